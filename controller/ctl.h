@@ -1,0 +1,75 @@
+/* controller/ctl.h - the controller as one object: its loop, its configuration, its rooms.
+ * Owns:     all state of the controller; one thread (the loop) touches it.
+ * Lifetime: ctl_open .. ctl_close(on_closed); a test may run several in one process, each on its own loop.
+ * Thread:   the loop.
+ * Limits:   struct ctl_config, all named in docs/LIMITS.md.
+ */
+#ifndef CONTROLLER_CTL_H
+#define CONTROLLER_CTL_H
+
+#include "common/base/err.h"
+#include "common/text/tok.h"
+#include "controller/prompt/chat.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+/* name, type, default, unit and meaning. One list: defaults, --help, config file, docs/LIMITS.md check. */
+#define CTL_LIMIT_LIST(X)                                                                          \
+    X(http_conns_max, 4096, "connections open at once; more are closed at accept")                 \
+    X(http_header_bytes_max, 65536, "bytes of request line and headers")                           \
+    X(http_body_bytes_max, 33554432, "bytes of a request body")                                    \
+    X(http_header_ms, 10000, "ms from the first byte of a request to the end of its headers")      \
+    X(http_body_ms, 60000, "ms from the end of the headers to the end of the body")                \
+    X(http_idle_ms, 120000, "ms a connection may stay idle between requests")                      \
+    X(http_unsent_bytes_max, 4194304, "unsent bytes of one connection; a slower reader is cut off") \
+    X(keepalive_ms, 5000, "ms without output after which a stream gets a comment line")            \
+    X(queue_max, 1024, "choices waiting for a worker; more are refused with 429")                  \
+    X(request_ms, 600000, "ms a request may take in all, unless it says deadline_ms")              \
+    X(n_choices_max, 128, "choices of one request")                                                \
+    X(workers_max, 256, "workers connected at once")                                               \
+    X(heartbeat_ms, 250, "ms between heartbeats of a worker")                                      \
+    X(lost_ms, 1000, "ms of silence after which a worker is given up")                             \
+    X(deaths_max, 2, "worker deaths under one choice before it is quarantined")                    \
+    X(dispatch_max, 16, "attempts of one choice before it fails")                                  \
+    X(retry_ms, 20, "ms of the first back-off after a worker said no; doubles, with full jitter")  \
+    X(retry_ms_max, 2000, "ms of the longest back-off")                                            \
+    X(tok_pool_bytes, 16384, "bytes of prompt text from which tokenizing goes to the thread pool") \
+    X(stop_ms, 10000, "ms a graceful stop waits for running streams")
+
+struct ctl_limits {
+#define X(name, value, text) int64_t name;
+    CTL_LIMIT_LIST(X)
+#undef X
+};
+
+struct ctl_config {
+    const char *model_dir;      /* tokenizer and generation defaults */
+    const char *model_name;     /* as clients see it; default: the directory's last part */
+    const char *http_host;      /* "127.0.0.1" */
+    int http_port;              /* 0: any free one */
+    const char *worker_endpoint; /* "tcp://127.0.0.1:*": where workers connect */
+    enum chat_profile profile;
+    struct ctl_limits limit;
+};
+
+struct ctl;
+
+typedef void (*ctl_closed_fn)(void *arg);
+
+void ctl_config_init(struct ctl_config *config); /* all defaults */
+
+/* Bind both sockets, load the tokenizer, start serving. `config` is copied; its strings must outlive ctl. */
+int ctl_open(uv_loop_t *loop, const struct ctl_config *config, struct ctl **ctl, struct err *err);
+
+/* Stop serving now; on_closed(arg) when every handle is closed and everything is free. *ctl becomes NULL. */
+void ctl_close(struct ctl **ctl, ctl_closed_fn on_closed, void *arg);
+
+/* Graceful: /health answers 503, no new requests, running ones end or reach stop_ms, then on_drained(arg). */
+void ctl_drain(struct ctl *ctl, ctl_closed_fn on_drained, void *arg);
+
+int ctl_http_port(const struct ctl *ctl);               /* the port bound */
+const char *ctl_worker_endpoint(const struct ctl *ctl); /* the endpoint bound, with its port */
+
+#endif

@@ -1,0 +1,138 @@
+/* controller/ledger/request.h - one accepted generation request: what was asked, and every committed token.
+ * Owns:     prompt, biases, and for each choice the committed tokens.
+ * Lifetime: ctl_request_new (front) .. ctl_request_submit takes it for the back; it ends when the front has
+ *           dropped it AND every choice has ended.
+ * Thread:   the loop.
+ * Limits:   CTL_CHOICES_MAX choices; tokens by max_output.
+ *
+ * "Front" is api/ (HTTP now, native clients later), "back" is sched/, link/ and ledger/. This header is the wall
+ * between them: the front fills a request and listens; the back runs it on some worker, moves it when the worker
+ * dies, and commits each token index exactly once.
+ */
+#ifndef CONTROLLER_LEDGER_REQUEST_H
+#define CONTROLLER_LEDGER_REQUEST_H
+
+#include "common/base/err.h"
+#include "proto/codec/msg.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { CTL_CHOICES_MAX = 128 };
+
+struct ctl;
+struct ctl_request;
+struct ctl_worker;
+
+/* Life of a choice. Moves go through ctl_choice_move() (ledger/request.c) with its table of legal moves. */
+#define CTL_CHOICE_STATE_LIST(X)                                                                   \
+    X(queued)  /* waits for a worker (first try, or after a loss) */                               \
+    X(running) /* an attempt is with a worker */                                                   \
+    X(ended)   /* finish and fail say how */
+enum ctl_choice_state {
+#define X(name) CTL_CHOICE_##name,
+    CTL_CHOICE_STATE_LIST(X)
+#undef X
+        CTL_CHOICE_STATE_N
+};
+
+/* How a choice ended. */
+#define CTL_END_LIST(X)                                                                            \
+    X(none) X(stop) /* EOS, or the front found a stop string */                                    \
+    X(length) X(canceled)                                                                          \
+    X(deadline)    /* its deadline passed */                                                       \
+    X(quarantined) /* was on a worker at its death k times */                                      \
+    X(invalid)     /* no worker can take it: too long, unknown id */                               \
+    X(failed)      /* retry budget used up; fail_text has the last reason */
+enum ctl_end {
+#define X(name) CTL_END_##name,
+    CTL_END_LIST(X)
+#undef X
+        CTL_END_N
+};
+
+/* The committed output of a choice, index 0 = first generated token. Arrays grow; n is the ledger's next index. */
+struct ctl_output {
+    int32_t *id;
+    float *logprob;
+    struct msg_top *top; /* [n * sampling.n_top], NULL if n_top is 0; absent places have id -1 */
+    int64_t n, cap;
+};
+
+struct ctl_choice {
+    struct ctl_request *req;
+    int idx;
+    char name[MSG_NAME_MAX];  /* "<request id>.<idx>": the name on the wire */
+    uint64_t seed;            /* request seed + idx */
+    enum ctl_choice_state state;
+    enum ctl_end end;
+    char fail_text[MSG_TEXT_MAX];
+    struct ctl_output out;
+    int64_t cached_tok;       /* prompt tokens the last worker had in its cache */
+    uint32_t attempt;         /* counted up at each dispatch; tokens of another attempt are void */
+    int n_dispatch;           /* attempts so far */
+    int n_death;              /* workers that died under it */
+    int64_t recomputed_tok;   /* committed tokens that a later attempt had to prefill again */
+    bool exact;               /* all attempts ran on the same numerics id */
+    /* back end's own: */
+    struct ctl_worker *worker;      /* while running */
+    struct ctl_worker *avoid;       /* the one that just failed it */
+    struct ctl_choice *prev, *next; /* queue, or the worker's list */
+    int64_t not_before_ms;          /* back-off, loop time */
+    char numerics[MSG_NAME_MAX];
+};
+
+/* Called from ctl_turn only, never from inside a call of the front. The front may call any ctl_request_* from them. */
+struct ctl_request_events {
+    /* Tokens choice->out.id[first .. first+n) are committed. */
+    void (*on_tokens)(void *arg, struct ctl_choice *c, int64_t first, int64_t n);
+    /* Choice ended: c->end, c->out are final. Once per choice. */
+    void (*on_end)(void *arg, struct ctl_choice *c);
+    /* The worker was lost, the choice is queued again (n_dispatch tells how often): may send a comment. */
+    void (*on_redispatch)(void *arg, struct ctl_choice *c);
+};
+
+struct ctl_request {
+    char id[MSG_NAME_MAX];
+    int32_t *prompt; /* [n_prompt], owned (mem_alloc) */
+    int64_t n_prompt;
+    struct msg_sampling sampling; /* seed is the request's; bias owned (mem_alloc) */
+    int64_t max_output, min_output;
+    bool ignore_eos;
+    int32_t n_stop_id;
+    int32_t stop_id[MSG_STOP_IDS_MAX];
+    int32_t priority;
+    int64_t deadline_ms;     /* loop time (uv_now) at which it must have ended; 0: the configured default is set by submit */
+    int n_choice;
+    struct ctl_choice *choice; /* [n_choice] */
+    const struct ctl_request_events *events;
+    void *arg;
+    int n_live;              /* choices not ended */
+    bool front_dropped;
+    struct ctl *ctl;
+    struct ctl_request *prev, *next; /* all live requests of ctl */
+};
+
+/* A request with n_choice choices, everything else zero or neutral (penalties off). The front fills the fields. */
+struct ctl_request *ctl_request_new(int n_choice);
+
+/* Give it to the back. On success *req_p is the BACK's (the caller keeps its plain pointer for listening, until it calls
+ * ctl_request_drop). ERR_LIMIT: the queue is full (429); ERR_STATE: draining (503); ERR_ARG: longer than any worker's
+ * context. On error the request is still the caller's (ctl_request_destroy). */
+int ctl_request_submit(struct ctl *ctl, struct ctl_request **req_p, struct err *err);
+
+/* Never submitted: free it. */
+void ctl_request_destroy(struct ctl_request **req_p);
+
+/* The front ends a choice itself: stop string found at output length n_keep (CTL_END_stop), or client gone
+ * (CTL_END_canceled). The worker is told at once. No on_end follows for it. No-op if it has ended. */
+void ctl_choice_finish(struct ctl_choice *c, enum ctl_end end);
+
+/* The front is done with the request: no more events; what still runs is canceled. *req_p becomes NULL. */
+void ctl_request_drop(struct ctl_request **req_p);
+
+const char *ctl_end_name(enum ctl_end end);
+const char *ctl_choice_state_name(enum ctl_choice_state state);
+
+#endif

@@ -1,0 +1,78 @@
+/* worker/engine/engine.h - the model as a machine: plans in, logits out.
+ * Owns:     checkpoint, weights, KV blocks, state slots, workspace; all memory is taken in eng_open.
+ * Lifetime: eng_open .. eng_close; sequences must be closed first.
+ * Thread:   one (the engine thread). eng_caps and eng_config are constant and may be read by any.
+ * Limits:   the eng_opts; a step allocates nothing, blocks on nothing, reads no environment.
+ * Source:   spec/model.md sections 3-8; exactness rules of docs/ARCHITECTURE.md.
+ *
+ * Exactness: the logits of a token depend on the sequence's tokens alone: never on what else is in the plan, on
+ * how prefill is cut, on prefill against decode, on the number of ranks. Bits, per back end.
+ */
+#ifndef WORKER_ENGINE_ENGINE_H
+#define WORKER_ENGINE_ENGINE_H
+
+#include "common/base/err.h"
+#include "worker/model/config.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ENG_SEQ_MAX = 1024, ENG_STEP_TOK_MAX = 8192, ENG_NUMERICS_MAX = 64 };
+
+struct eng;
+struct eng_seq;
+
+struct eng_opts {
+    const char *model_dir;
+    const char *backend; /* "ref", "cpu", "cuda"; one that is not built in: ERR_UNSUPPORTED, named */
+    int n_ranks;         /* >= 1 */
+    int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX */
+    int step_tok_max;    /* rows of one plan, 1..ENG_STEP_TOK_MAX */
+    int64_t context_max; /* tokens of one sequence; 0: the model's max_position_embeddings */
+    int64_t kv_tokens;   /* tokens of KV cache over all sequences, rounded up to blocks; 0: n_seq_max * min(context, 4096) */
+};
+
+struct eng_caps {
+    int n_ranks, n_seq_max, step_tok_max;
+    int64_t context_max;
+    int64_t kv_blocks;     /* blocks of 128 tokens */
+    uint64_t fingerprint;  /* mdl_ckpt_fingerprint */
+    uint64_t weight_bytes, kv_bytes, state_bytes, workspace_bytes; /* the named sums of the memory plan */
+    char numerics[ENG_NUMERICS_MAX]; /* numerics id: "ref/scalar/1": equal id = equal bits */
+};
+
+int eng_open(const struct eng_opts *opts, struct eng **eng, struct err *err);
+void eng_close(struct eng **eng);
+const struct mdl_config *eng_config(const struct eng *eng);
+const struct eng_caps *eng_caps(const struct eng *eng);
+int64_t eng_kv_blocks_free(const struct eng *eng);
+
+/* A new, empty sequence: takes a state slot. ERR_LIMIT when none is free. */
+int eng_seq_open(struct eng *eng, struct eng_seq **seq, struct err *err);
+void eng_seq_close(struct eng *eng, struct eng_seq **seq); /* gives slot and blocks back */
+int64_t eng_seq_len(const struct eng_seq *seq);            /* tokens so far */
+
+/* Make sure that n_tok more tokens fit: takes KV blocks. ERR_LIMIT (nothing taken) when the pool or the context
+ * is too small. A plan may hold only reserved tokens. */
+int eng_seq_reserve(struct eng *eng, struct eng_seq *seq, int64_t n_tok, struct err *err);
+
+/* One sequence's part of a step: its next n_tok tokens (prefill chunk or one decode token). */
+struct eng_item {
+    struct eng_seq *seq;
+    const int32_t *tok; /* [n_tok], each 0 <= id < vocab_size: checked by the caller */
+    int n_tok;
+    int n_logit;   /* logits are wanted for the last n_logit of them, 0..n_tok */
+    float *logits; /* [n_logit, vocab_size] f32 on the host, filled when eng_step returns; NULL if n_logit is 0 */
+};
+
+struct eng_plan {
+    const struct eng_item *item;
+    int n_item; /* a sequence appears at most once; the sum of n_tok is at most step_tok_max */
+};
+
+/* Run the plan. 0, or ERR_GPU / ERR_STATE after which the engine is poisoned and the process should end with a
+ * named status. */
+int eng_step(struct eng *eng, const struct eng_plan *plan, struct err *err);
+
+#endif
