@@ -132,9 +132,9 @@ static void test_equal(void **state)
     struct err err;
     const struct json *x, *y, *z;
     (void)state;
-    assert_int_equal(json_parse("{\"a\":[1,{}],\"b\":\"x\"}", 21, 0, &a, &x, &err), 0);
-    assert_int_equal(json_parse("{\"b\":\"x\",\"a\":[1,{}]}", 21, 0, &a, &y, &err), 0);
-    assert_int_equal(json_parse("{\"b\":\"x\",\"a\":[1,[]]}", 21, 0, &a, &z, &err), 0);
+    assert_int_equal(json_parse("{\"a\":[1,{}],\"b\":\"x\"}", 20, 0, &a, &x, &err), 0);
+    assert_int_equal(json_parse("{\"b\":\"x\",\"a\":[1,{}]}", 20, 0, &a, &y, &err), 0);
+    assert_int_equal(json_parse("{\"b\":\"x\",\"a\":[1,[]]}", 20, 0, &a, &z, &err), 0);
     assert_true(json_equal(x, y));
     assert_false(json_equal(x, z));
     arena_release(&a);
