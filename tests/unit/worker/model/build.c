@@ -47,9 +47,8 @@ static void fill(struct build *b, size_t i)
         b->data[i][k] = (unsigned char)(k / width % BUILD_EXPERTS);
 }
 
-void build_shape(struct build *b, const char *name, enum mdl_dtype dtype, int64_t d0, int64_t d1)
+static void set(struct build *b, size_t i, enum mdl_dtype dtype, int64_t d0, int64_t d1)
 {
-    size_t i = build_find(b, name);
     uint64_t n_bytes;
 
     b->spec[i].dtype = dtype;
@@ -62,6 +61,11 @@ void build_shape(struct build *b, const char *name, enum mdl_dtype dtype, int64_
     fill(b, i);
 }
 
+void build_shape(struct build *b, const char *name, enum mdl_dtype dtype, int64_t d0, int64_t d1)
+{
+    set(b, build_find(b, name), dtype, d0, d1);
+}
+
 void build_add(struct build *b, const char *name, enum mdl_dtype dtype, int64_t d0, int64_t d1)
 {
     int layer = 0;
@@ -70,8 +74,8 @@ void build_add(struct build *b, const char *name, enum mdl_dtype dtype, int64_t 
     b->spec[b->n].name = arena_strdup(&b->arena, name);
     if (sscanf(name, "layers.%d.", &layer) != 1)
         layer = 0;
-    b->shard[b->n++] = layer;
-    build_shape(b, name, dtype, d0, d1);
+    b->shard[b->n] = layer;
+    set(b, b->n++, dtype, d0, d1); /* by number: a test may add a name that is there already */
 }
 
 size_t build_find(const struct build *b, const char *name)
