@@ -55,10 +55,9 @@ static void test_hard_floats(void **state)
         {"-0e5", "-0.0"},
         {"0.00012345", "0.00012345"},
         {"99999.5e-10", "9.99995e-06"},
-        {"-00.5e0", NULL},
     };
     (void)state;
-    for (size_t i = 0; rows[i][1]; i++)
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         check(rows[i][0], strlen(rows[i][0]), rows[i][1]);
 }
 
