@@ -88,16 +88,15 @@ static void decode_row(const struct kn_mat *w, int o, int j, double *wt)
     }
 }
 
-/* KN__COLS sums side by side. A GCC vector keeps them in registers; each lane is an ordinary sum in rising i. */
+/* KN__COLS sums side by side, each an ordinary sum in rising i: the compiler keeps them in vector registers. */
 static void dot_cols(const double *x, const double *wt, int n, double acc[KN__COLS])
 {
-    double __attribute__((vector_size(KN__COLS * sizeof(double)))) sum = {0}, w;
+    double sum[KN__COLS] = {0};
 
-    for (int i = 0; i < n; i++) {
-        memcpy(&w, wt + (size_t)i * KN__COLS, sizeof w);
-        sum += x[i] * w;
-    }
-    memcpy(acc, &sum, sizeof sum);
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < KN__COLS; j++)
+            sum[j] += x[i] * wt[(size_t)i * KN__COLS + (size_t)j];
+    memcpy(acc, sum, sizeof sum);
 }
 
 void kn__gemm_run(struct kn__gemm *g, const struct kn_mat *w, int o0, int n_out, int n_row)
