@@ -78,7 +78,8 @@ struct mdl_expert { /* section 8 */
 struct mdl_gate {
     struct mdl_matrix weight; /* [n_routed_experts, d] */
     const float *bias;        /* [n_routed_experts]; score layers, else NULL */
-    const int32_t *tid2eid;   /* [vocab_size, num_experts_per_tok]; hash layers, else NULL. All in range. */
+    const int32_t *tid2eid;   /* [vocab_size, num_experts_per_tok]; hash layers, else NULL. All in
+                               * range; an expert may stand twice for one token */
 };
 
 struct mdl_layer {
@@ -98,7 +99,7 @@ struct mdl_head { /* the collapse of the streams and the last norm; section 4, e
 };
 
 struct mdl_mtp { /* section 9, April release: mtp.0 */
-    struct mdl_layer layer; /* window only, score routing (hash if num_hash_layers reaches it) */
+    struct mdl_layer layer; /* window only, score routing */
     const float *enorm, *hnorm; /* [d] */
     struct mdl_matrix e_proj, h_proj; /* [d, d] */
     struct mdl_head head;
