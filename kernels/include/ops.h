@@ -23,17 +23,16 @@
 #define KERNELS_INCLUDE_OPS_H
 
 #include "common/base/err.h"
+#include "kernels/include/page.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum {
-    KN_BLOCK_TOK = 128,   /* tokens of one KV block */
-    KN_ACT_GROUP = 128,   /* inputs that share one activation scale */
-    KN_KV_GROUP = 64,     /* values of a cache entry that share one scale */
-    KN_INDEX_GROUP = 32,  /* values of an indexer vector that share one scale */
-    KN_ATTN_GROUP = 64,   /* list slots between two updates of the running maximum, spec section 5.4 */
+    KN_BLOCK_TOK = 128, /* tokens of one KV block */
+    KN_ACT_GROUP = 128, /* inputs that share one activation scale */
+    KN_ATTN_GROUP = 64, /* list slots between two updates of the running maximum, spec section 5.4 */
     KN_HC_MAX = 16,
     KN_TOPK_EXPERT_MAX = 64,
 };
@@ -95,47 +94,6 @@ struct kn_batch {
     const int32_t *block;     /* [n_slot, block_stride] KV block of tokens 128*i.. of the slot's sequence */
     int32_t block_stride;
 };
-
-/* Cache entries (raw and compressed) lie in pages of n entries, three planes one behind the other:
- *   e4m3 [n, dim-rope], bf16 [n, rope], e8m0 [n, n_scale] with n_scale = (dim-rope)/64 rounded up to 8
- * A state slot holds one page of `window` entries per layer (position p at index p mod window), a KV block one page of
- * 128/ratio entries per compressed layer. Pages are KN_PAGE_ALIGN-aligned. */
-enum { KN_PAGE_ALIGN = 64 };
-
-struct kn_kv_shape {
-    int32_t dim, rope;
-};
-
-static inline size_t kn_page_align(size_t bytes)
-{
-    return (bytes + KN_PAGE_ALIGN - 1) / KN_PAGE_ALIGN * KN_PAGE_ALIGN;
-}
-static inline size_t kn_kv_scale_stride(struct kn_kv_shape s)
-{
-    return (size_t)((s.dim - s.rope + KN_KV_GROUP - 1) / KN_KV_GROUP + 7) / 8 * 8;
-}
-static inline size_t kn_kv_page_bytes(struct kn_kv_shape s, int64_t n)
-{
-    return kn_page_align((size_t)n * ((size_t)(s.dim - s.rope) + 2 * (size_t)s.rope + kn_kv_scale_stride(s)));
-}
-static inline size_t kn_kv_rope_offset(struct kn_kv_shape s, int64_t n)
-{
-    return (size_t)n * (size_t)(s.dim - s.rope);
-}
-static inline size_t kn_kv_scale_offset(struct kn_kv_shape s, int64_t n)
-{
-    return kn_kv_rope_offset(s, n) + 2 * (size_t)n * (size_t)s.rope;
-}
-
-/* Indexer entries: pages of n, two planes: 2 x e2m1 [n, dim/2] (low nibble first), e8m0 [n, dim/32]. */
-static inline size_t kn_index_page_bytes(int32_t dim, int64_t n)
-{
-    return kn_page_align((size_t)n * (size_t)(dim / 2 + (dim + KN_INDEX_GROUP - 1) / KN_INDEX_GROUP));
-}
-static inline size_t kn_index_scale_offset(int32_t dim, int64_t n)
-{
-    return (size_t)n * (size_t)(dim / 2);
-}
 
 /* ------------------------------------------------------------------------------------------------------------
  * The way into and out of the model

@@ -50,15 +50,15 @@ static bool list_get(const struct list *l, int i, double *x)
         if (i >= l->n_window)
             return false;
         if (p >= l->seq_pos)
-            kn__kv_get(a->fresh, a->kv, a->batch->n_tok, l->seq_row + (p - l->seq_pos), x);
+            kn_kv_get(a->fresh, a->kv, a->batch->n_tok, l->seq_row + (p - l->seq_pos), x);
         else
-            kn__kv_get(a->ring + (size_t)l->slot * a->ring_bytes, a->kv, a->window, p % a->window, x);
+            kn_kv_get(a->ring + (size_t)l->slot * a->ring_bytes, a->kv, a->window, p % a->window, x);
         return true;
     }
     int32_t e = i - a->window, per_page = KN_BLOCK_TOK / a->ratio;
     if (a->choice)
         e = a->choice[l->row * a->top_k + e];
-    kn__kv_get(a->pool + kn__entry_page(a->batch, l->slot, a->ratio, e, a->page_bytes), a->kv, per_page, e % per_page, x);
+    kn_kv_get(a->pool + kn__entry_page(a->batch, l->slot, a->ratio, e, a->page_bytes), a->kv, per_page, e % per_page, x);
     return true;
 }
 

@@ -25,20 +25,31 @@ static void ref_close(struct kn_ctx *ctx)
     (void)ctx;
 }
 
+/* calloc, because the kernel gives zero pages only when they are touched; the true start stands in front of what is
+ * handed out. */
 static int ref_alloc(struct kn_ctx *ctx, size_t bytes, void **p)
 {
     (void)ctx;
-    bytes = kn_page_align(bytes ? bytes : 1);
-    if (posix_memalign(p, KN_PAGE_ALIGN, bytes))
+    if (bytes > SIZE_MAX / 2)
         return ERR_MEM;
-    memset(*p, 0, bytes);
+    char *raw = calloc(1, bytes + 2 * KN_PAGE_ALIGN);
+    if (!raw)
+        return ERR_MEM;
+    char *at = raw + KN_PAGE_ALIGN + (KN_PAGE_ALIGN - (uintptr_t)raw % KN_PAGE_ALIGN) % KN_PAGE_ALIGN;
+    memcpy(at - sizeof raw, &raw, sizeof raw);
+    *p = at;
     return 0;
 }
 
 static void ref_release(struct kn_ctx *ctx, void *p)
 {
+    char *raw;
+
     (void)ctx;
-    free(p);
+    if (!p)
+        return;
+    memcpy(&raw, (char *)p - sizeof raw, sizeof raw);
+    free(raw);
 }
 
 static int ref_copy(struct kn_ctx *ctx, void *to, const void *from, size_t bytes)

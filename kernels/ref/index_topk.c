@@ -82,10 +82,10 @@ int kn__ref_index_topk(struct kn_ctx *ctx, const struct kn_index_topk_args *a)
     for (int64_t r = 0; r < b->n_tok; r++) {
         int32_t n = (b->row_pos[r] + 1) / a->ratio, slot = b->seq_slot[b->row_seq[r]];
         for (int h = 0; h < a->n_head; h++)
-            kn__index_get(a->q_page, a->dim, (int64_t)b->n_tok * a->n_head, r * a->n_head + h, q + h * a->dim);
+            kn_index_get(a->q_page, a->dim, (int64_t)b->n_tok * a->n_head, r * a->n_head + h, q + h * a->dim);
         for (int32_t i = 0; i < n; i++) {
             const uint8_t *page = a->pool + kn__entry_page(b, slot, a->ratio, i, a->page_bytes);
-            kn__index_get(page, a->dim, per_page, i % per_page, key);
+            kn_index_get(page, a->dim, per_page, i % per_page, key);
             score[i] = score_entry(a, q, a->w + r * a->n_head, key);
         }
         choose(score, n, a->top_k, a->choice + r * a->top_k);

@@ -11,6 +11,7 @@
 
 #include "kernels/include/num.h"
 #include "kernels/include/ops.h"
+#include "kernels/include/page.h"
 
 enum {
     KN__TILE = 64, /* rows that share one decoding of the weights */
@@ -76,11 +77,9 @@ void kn__cos_sin(int32_t pos, float freq, float cs[2]);
 /* Walsh-Hadamard in natural order, scaled n^-1/2; BF16 out. tmp f64 [n]. */
 void kn__hadamard(uint16_t *x, int n, double *tmp);
 
-/* Entry i of a page of n: rounded to the stored form, and read back (f64, exact). */
+/* Entry i of a page of n: rounded to the stored form (kernels/include/page.h). */
 void kn__kv_put(uint8_t *page, struct kn_kv_shape kv, int64_t n, int64_t i, const uint16_t *x);
-void kn__kv_get(const uint8_t *page, struct kn_kv_shape kv, int64_t n, int64_t i, double *x);
 void kn__index_put(uint8_t *page, int dim, int64_t n, int64_t i, const uint16_t *x);
-void kn__index_get(const uint8_t *page, int dim, int64_t n, int64_t i, double *x);
 
 /* Sigmoid, the exponential in f64, the result f32. */
 float kn__sigmoid(float x);

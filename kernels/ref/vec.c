@@ -101,22 +101,6 @@ void kn__kv_put(uint8_t *page, struct kn_kv_shape kv, int64_t n, int64_t i, cons
         rope[j] = x[nope + j];
 }
 
-void kn__kv_get(const uint8_t *page, struct kn_kv_shape kv, int64_t n, int64_t i, double *x)
-{
-    int nope = kv.dim - kv.rope;
-    const uint8_t *q = page + i * nope;
-    const uint16_t *rope = (const uint16_t *)(const void *)(page + kn_kv_rope_offset(kv, n)) + i * kv.rope;
-    const uint8_t *s = page + kn_kv_scale_offset(kv, n) + (size_t)i * kn_kv_scale_stride(kv);
-
-    for (int g = 0; g < nope; g += KN_KV_GROUP) {
-        float scale = kn_e8m0_f32(s[g / KN_KV_GROUP]);
-        for (int j = g; j < nope && j < g + KN_KV_GROUP; j++) /* the entry is a BF16 value to the model */
-            x[j] = kn_round_bf16(kn_e4m3_f32[q[j]] * scale);
-    }
-    for (int j = 0; j < kv.rope; j++)
-        x[nope + j] = kn_bf16_f32(rope[j]);
-}
-
 void kn__index_put(uint8_t *page, int dim, int64_t n, int64_t i, const uint16_t *x)
 {
     int n_scale = (dim + KN_INDEX_GROUP - 1) / KN_INDEX_GROUP;
@@ -133,19 +117,6 @@ void kn__index_put(uint8_t *page, int dim, int64_t n, int64_t i, const uint16_t 
             uint8_t hi = kn_f32_e2m1(kn_clamp(kn_bf16_f32(x[j + 1]) / scale, KN_E2M1_MAX));
             q[j / 2] = (uint8_t)(lo | hi << 4);
         }
-    }
-}
-
-void kn__index_get(const uint8_t *page, int dim, int64_t n, int64_t i, double *x)
-{
-    int n_scale = (dim + KN_INDEX_GROUP - 1) / KN_INDEX_GROUP;
-    const uint8_t *q = page + i * (dim / 2);
-    const uint8_t *s = page + kn_index_scale_offset(dim, n) + i * n_scale;
-
-    for (int j = 0; j < dim; j += 2) {
-        float scale = kn_e8m0_f32(s[j / KN_INDEX_GROUP]);
-        x[j] = kn_round_bf16(kn_e2m1_f32[q[j / 2] & 15] * scale);
-        x[j + 1] = kn_round_bf16(kn_e2m1_f32[q[j / 2] >> 4] * scale);
     }
 }
 
