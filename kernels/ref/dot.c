@@ -88,20 +88,25 @@ static void decode_row(const struct kn_mat *w, int o, int j, double *wt)
     }
 }
 
-/* KN__COLS sums side by side, each an ordinary sum in rising i: the compiler keeps them in vector registers. */
-static void dot_cols(const double *x, const double *wt, int n, double acc[KN__COLS])
+/* KN__COLS sums side by side, each an ordinary sum in rising i: the compiler keeps them in vector registers. Two rows
+ * at a time, because one alone waits for its additions. */
+static void dot_cols(const double *x0, const double *x1, const double *wt, int n, double acc[2][KN__COLS])
 {
-    double sum[KN__COLS] = {0};
+    double s0[KN__COLS] = {0}, s1[KN__COLS] = {0};
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         for (int j = 0; j < KN__COLS; j++)
-            sum[j] += x[i] * wt[(size_t)i * KN__COLS + (size_t)j];
-    memcpy(acc, sum, sizeof sum);
+            s0[j] += x0[i] * wt[(size_t)i * KN__COLS + (size_t)j];
+        for (int j = 0; j < KN__COLS; j++)
+            s1[j] += x1[i] * wt[(size_t)i * KN__COLS + (size_t)j];
+    }
+    memcpy(acc[0], s0, sizeof s0);
+    memcpy(acc[1], s1, sizeof s1);
 }
 
 void kn__gemm_run(struct kn__gemm *g, const struct kn_mat *w, int o0, int n_out, int n_row)
 {
-    double acc[KN__COLS];
+    double acc[2][KN__COLS];
 
     for (int o = 0; o < n_out; o += KN__COLS) {
         int n_col = n_out - o < KN__COLS ? n_out - o : KN__COLS;
@@ -111,10 +116,12 @@ void kn__gemm_run(struct kn__gemm *g, const struct kn_mat *w, int o0, int n_out,
             for (int i = 0; i < w->n_in; i++)
                 for (int j = n_col; j < KN__COLS; j++)
                     g->w[(size_t)i * KN__COLS + (size_t)j] = 0;
-        for (int r = 0; r < n_row; r++) {
-            dot_cols(g->x + (size_t)r * (size_t)w->n_in, g->w, w->n_in, acc);
-            for (int j = 0; j < n_col; j++)
-                g->y[(size_t)r * (size_t)n_out + (size_t)(o + j)] = (float)acc[j];
+        for (int r = 0; r < n_row; r += 2) {
+            int two = r + 1 < n_row; /* an odd last row goes with itself */
+            const double *x = g->x + (size_t)r * (size_t)w->n_in;
+            dot_cols(x, x + (two ? w->n_in : 0), g->w, w->n_in, acc);
+            for (int j = 0; j < n_col * (1 + two); j++)
+                g->y[(size_t)(r + j / n_col) * (size_t)n_out + (size_t)(o + j % n_col)] = (float)acc[j / n_col][j % n_col];
         }
     }
 }
