@@ -468,10 +468,12 @@ int msg_decode(const void *data, size_t n, struct arena *arena, struct msg *m, s
         /* Another version may be unreadable for us further in, and should still be told so. */
         pa.left = MSG_DECODE_BYTES_MAX;
         const Baton__V1__Head *head = baton__v1__head__unpack(&alloc, n, data);
-        if (head && head->version != MSG_WIRE_VERSION)
+        if (head && head->version && head->version != MSG_WIRE_VERSION)
             return bad_version(head->version, err);
         return err_set(err, ERR_FORMAT, "%zu bytes that are no message of this protocol", n);
     }
+    if (!env->version)
+        return err_set(err, ERR_FORMAT, "a message without a wire version");
     if (env->version != MSG_WIRE_VERSION)
         return bad_version(env->version, err);
 
