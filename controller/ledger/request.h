@@ -83,8 +83,8 @@ struct ctl_choice {
     uint64_t order;                 /* age: the order of submission */
     bool resumed;                   /* queued again: goes before all that have not run yet */
     int n_try;                      /* attempts since the last new token; dispatch_max bounds them */
-    int64_t death_out_n;            /* out.n at the last death */
     bool probation;                 /* deaths_max deaths in company: the next try has a worker for itself among such */
+    bool doomed;                    /* cannot be dispatched: ends after the scheduler's pass, see end and fail_text */
     int64_t not_before_ms;          /* back-off, loop time */
     char numerics[MSG_NAME_MAX];    /* of the last attempt's worker */
 };
@@ -104,7 +104,7 @@ struct ctl_request_events {
     void (*on_tokens)(void *arg, struct ctl_choice *c, int64_t first, int64_t n);
     /* Choice ended: c->end, c->out are final. Once per choice. */
     void (*on_end)(void *arg, struct ctl_choice *c);
-    /* The worker was lost, the choice is queued again (n_dispatch tells how often): may send a comment. */
+    /* The worker was lost or failed, the choice is queued again (n_dispatch tells how often): may send a comment. */
     void (*on_redispatch)(void *arg, struct ctl_choice *c);
 };
 
