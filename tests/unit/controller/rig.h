@@ -14,6 +14,7 @@
 #include "tests/unit/test.h"
 
 #include "common/base/check.h"
+#include "common/mem/mem.h"
 #include "controller/ctl_internal.h"
 #include "controller/ledger/request.h"
 
