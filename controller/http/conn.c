@@ -139,6 +139,7 @@ static void conn_eof(struct http_conn *c)
 static void refuse(struct http_conn *c, int status, const char *text)
 {
     buf_clear(&c->in);
+    c->in_used = 0;
     http__refuse(c, status, text);
     conn_move(c, HTTP_CONN_linger);
 }
@@ -194,20 +195,22 @@ static bool read_head(struct http_conn *c)
     struct err err;
     size_t end = 0;
 
-    enum http_scan scan = http_head_scan(c->in.data, c->in.len, &c->scan_pos, &c->scan_start, &end);
+    const char *in = c->in.data + c->in_used;
+    size_t n = c->in.len - c->in_used;
+    enum http_scan scan = http_head_scan(in, n, &c->scan_pos, &c->scan_start, &end);
     if (scan == HTTP_SCAN_BAD) {
         refuse(c, 400, "malformed HTTP request");
         return true;
     }
-    if ((scan == HTTP_SCAN_DONE ? end : c->in.len) > (size_t)limit->header_bytes_max) {
+    if ((scan == HTTP_SCAN_DONE ? end : n) > (size_t)limit->header_bytes_max) {
         refuse(c, 431, "request line and headers are too large");
         return true;
     }
     if (scan == HTTP_SCAN_MORE)
         return false;
     buf_clear(&c->head_bytes);
-    buf_add(&c->head_bytes, c->in.data + c->scan_start, end - c->scan_start);
-    buf_drop(&c->in, end);
+    buf_add(&c->head_bytes, in + c->scan_start, end - c->scan_start);
+    c->in_used += end;
     c->scan_pos = c->scan_start = 0;
     int status = http_reader_head(c->reader, c->head_bytes.data, c->head_bytes.len, head, &err);
     if (status == 0 && head->content_length > limit->body_bytes_max) {
@@ -223,7 +226,7 @@ static bool read_head(struct http_conn *c)
         dispatch(c);
         return true;
     }
-    if (head->expect_continue && c->in.len == 0) { /* if the body came along, nobody waits */
+    if (head->expect_continue && c->in_used == c->in.len) { /* if the body came along, nobody waits */
         buf_add_str(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
         http__conn_mark(c);
     }
@@ -236,9 +239,10 @@ static bool read_body(struct http_conn *c)
     size_t max = (size_t)c->server->opts.limit.body_bytes_max, n_used;
     struct err err;
 
-    if (c->in.len == 0)
+    if (c->in_used == c->in.len)
         return false;
-    enum http_body r = http_reader_body(c->reader, c->in.data, c->in.len, &n_used, &c->x.body, max, &err);
+    enum http_body r = http_reader_body(c->reader, c->in.data + c->in_used, c->in.len - c->in_used, &n_used,
+                                        &c->x.body, max, &err);
     if (r == HTTP_BODY_BAD) {
         refuse(c, 400, err.text);
         return true;
@@ -247,7 +251,7 @@ static bool read_body(struct http_conn *c)
         refuse(c, 413, "the body is larger than the limit");
         return true;
     }
-    buf_drop(&c->in, n_used);
+    c->in_used += n_used;
     if (r == HTTP_BODY_MORE)
         return false;
     dispatch(c);
@@ -258,7 +262,7 @@ static bool step(struct http_conn *c)
 {
     switch (c->state) {
     case HTTP_CONN_idle:
-        if (c->in.len == 0 || http__conn_unsent(c) > HTTP_PIPELINE_UNSENT_MAX)
+        if (c->in_used == c->in.len || http__conn_unsent(c) > HTTP_PIPELINE_UNSENT_MAX)
             return false;
         c->x.head.path = NULL;
         conn_move(c, HTTP_CONN_head);
@@ -285,6 +289,8 @@ static void process(struct http_conn *c)
 {
     while (step(c))
         ;
+    buf_drop(&c->in, c->in_used);
+    c->in_used = 0;
     if (c->state == HTTP_CONN_closed || c->eof)
         return;
     /* Head and body have limits of their own and use up what they get. */
@@ -335,8 +341,12 @@ void http__conn_accept(struct http_server *s)
         return;
     }
     if (s->n_conn > s->opts.limit.conns_max) {
-        log_warn(http, "connection refused: %lld are open, the limit is %lld", (long long)s->n_conn - 1,
-                 (long long)s->opts.limit.conns_max);
+        s->n_over++;
+        if (uv_now(s->loop) >= s->over_log_ms) { /* a flood is one line a second */
+            log_warn(http, "connections refused: n=%lld, the limit is conns_max=%lld", (long long)s->n_over,
+                     (long long)s->opts.limit.conns_max);
+            s->over_log_ms = uv_now(s->loop) + 1000;
+        }
         http__conn_close(c);
         return;
     }
@@ -436,11 +446,11 @@ void http__conn_answered(struct http_conn *c)
     shrink(&x->body);
     shrink(&x->extra);
     shrink(&c->head_bytes);
-    if (c->in.len == 0)
+    if (!c->keep || c->in.len == 0) {
         shrink(&c->in);
+        c->in_used = 0;
+    }
     conn_move(c, c->keep ? HTTP_CONN_idle : HTTP_CONN_linger);
-    if (!c->keep)
-        buf_clear(&c->in);
     http__conn_mark(c);
 }
 

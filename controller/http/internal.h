@@ -62,7 +62,8 @@ struct http_conn {
     bool eof;       /* the client has closed its side */
     bool overrun;   /* more unsent bytes than allowed: cut off in the next flush */
     bool shut;      /* uv_shutdown was called */
-    struct buf in;  /* input not used yet */
+    struct buf in;  /* input; the first in_used bytes are done with */
+    size_t in_used;
     size_t scan_pos, scan_start;
     struct buf head_bytes; /* of the current request: views of the exchange point here */
     struct http_reader *reader;
@@ -85,6 +86,8 @@ struct http_server {
     int64_t n_conn; /* connections, closing ones included */
     struct http_conn *dirty; /* to flush, oldest first */
     struct http_conn *dirty_tail;
+    int64_t n_over;       /* connections refused at conns_max so far */
+    uint64_t over_log_ms; /* loop time of the next log line about it */
     char *read_buf; /* [HTTP_READ_BYTES] */
     bool closing, listener_closed;
     void (*on_closed)(void *arg);
