@@ -169,11 +169,11 @@ static int check_limits(const struct ctl_limits *limit, struct err *err)
         return err_set(err, ERR_ARG, "limit " #name " is %" PRId64 ", allowed is 0 to %d", limit->name, INT32_MAX);
     CTL_LIMIT_LIST(X)
 #undef X
-    if (limit->heartbeat_ms < 1 || limit->lost_ms < 2 * limit->heartbeat_ms)
+    if (limit->heartbeat_ms < 1 || limit->lost_ms < 2 * limit->heartbeat_ms || limit->lost_ms > MSG_INTERVAL_MS_MAX)
         return err_set(err, ERR_ARG,
                        "limit lost_ms is %" PRId64 " and heartbeat_ms %" PRId64
-                       "; a worker needs at least two heartbeats before it is given up",
-                       limit->lost_ms, limit->heartbeat_ms);
+                       "; lost_ms must be at least two heartbeats and at most %d",
+                       limit->lost_ms, limit->heartbeat_ms, MSG_INTERVAL_MS_MAX);
     if (limit->deaths_max < 1 || limit->dispatch_max < 1 || limit->retry_ms < 1 || limit->workers_max < 1)
         return err_set(err, ERR_ARG, "limits deaths_max, dispatch_max, retry_ms and workers_max must be at least 1");
     return 0;

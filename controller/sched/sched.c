@@ -360,6 +360,8 @@ static void fill_generate(struct ctl_sched *s, const struct ctl_choice *c, struc
         .priority = r->priority,
         .deadline_ms = r->deadline_ms > s->now_ms ? r->deadline_ms - s->now_ms : 1,
     };
+    if (g->deadline_ms > MSG_DEADLINE_MS_MAX)
+        g->deadline_ms = MSG_DEADLINE_MS_MAX;
     g->sampling.seed = c->seed;
     memcpy(g->request, c->name, sizeof g->request);
     memcpy(g->stop_id, r->stop_id, sizeof g->stop_id);
