@@ -64,16 +64,20 @@ static int unknown(int argc, char **argv)
         snprintf(first[i], WORD_MAX, "%.*s", len, words);
         known[i] = first[i];
         if (strcmp(argv[0], first[i]) == 0) {
+            if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+                print_help(stdout);
+                return CLI_GOOD;
+            }
             const char *got = argc > 1 && argv[1][0] != '-' ? argv[1] : "";
             fprintf(stderr, "baton %s: %s%s%s; did you mean `baton %s`?\n", argv[0],
                     *got ? "unknown word '" : "a word is missing", got, *got ? "'" : "", words);
             return CLI_USAGE;
         }
     }
-    known[N_ELEM(commands)] = "help";
+    known[N_ELEM(commands)] = argv[0][0] == '-' ? "--help" : "help";
     const char *near = flags_nearest(argv[0], known, N_ELEM(known));
-    fprintf(stderr, "baton: unknown %s '%s'%s%s%s; see baton --help\n", argv[0][0] == '-' ? "flag" : "command",
-            argv[0], near ? "; did you mean '" : "", near ? near : "", near ? "'" : "");
+    fprintf(stderr, "baton: unknown %s '%s'%s%s%s; `baton --help` lists them\n", argv[0][0] == '-' ? "flag" : "command",
+            argv[0], near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     return CLI_USAGE;
 }
 
