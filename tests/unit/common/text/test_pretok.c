@@ -54,7 +54,7 @@ static const char *const rows[] = {
     " | ab",
     " \t|12", /* the digit ends the stretch, so the look-ahead sees nothing behind the tab */
     ".na|ïve",
-    "-|>b",
+    "->|b",
     "ア|・|イ",
     "x|中文|y",
     "中文|龦", /* U+9FA6 is not in the CJK set */
