@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -258,8 +259,11 @@ static int parse_member(struct parser *ps, struct members *m)
         return fail(ps, ps->p, "':' is expected");
     ps->p++;
     struct json *old = find_member(m, key, len);
-    if (old && ps->flags & JSON_NO_REPEATED_KEYS)
-        return fail(ps, at, "member name appears twice");
+    if (old && ps->flags & JSON_NO_REPEATED_KEYS) {
+        char what[200];
+        snprintf(what, sizeof what, "member name '%.150s' appears twice", key);
+        return fail(ps, at, what);
+    }
     rc = parse_value(ps, &value);
     if (rc)
         return rc;

@@ -75,22 +75,27 @@ const char *message_finish_reason(const struct message *m, bool at_eos)
     return "stop";
 }
 
+static void add_string(struct buf *out, const struct buf *text)
+{
+    json_add_str(out, text->data ? text->data : "", text->len);
+}
+
 /* `, "name": "text"` */
 static void add_member(struct buf *out, const char *name, const struct buf *text)
 {
     buf_addf(out, ", \"%s\": ", name);
-    json_add_str(out, text->data, text->len);
+    add_string(out, text);
 }
 
 void message_add(const struct message *m, bool at_eos, struct buf *out)
 {
     buf_add_str(out, "{\"reasoning_content\": ");
-    json_add_str(out, m->reasoning.data, m->reasoning.len);
+    add_string(out, &m->reasoning);
     add_member(out, "content", &m->content);
     buf_add_str(out, ", \"tool_calls\": [");
     for (int i = 0; i < m->n_call; i++) {
         buf_add_str(out, i ? ", {\"name\": " : "{\"name\": ");
-        json_add_str(out, m->call[i].name.data, m->call[i].name.len);
+        add_string(out, &m->call[i].name);
         add_member(out, "arguments", &m->call[i].arguments);
         buf_addf(out, ", \"complete\": %s}", m->call[i].complete ? "true" : "false");
     }
@@ -105,7 +110,7 @@ void message_add_openai(const struct message *m, const char *id_prefix, struct b
     if (m->content.len == 0 && (m->n_call || m->reasoning.len))
         buf_add_str(out, "null");
     else
-        json_add_str(out, m->content.data, m->content.len);
+        add_string(out, &m->content);
     buf_add_str(out, ", \"refusal\": null");
     if (m->reasoning.len)
         add_member(out, "reasoning_content", &m->reasoning);
@@ -114,9 +119,9 @@ void message_add_openai(const struct message *m, const char *id_prefix, struct b
         buf_add_str(&id, id_prefix);
         buf_add_i64(&id, i);
         buf_add_str(out, i ? ", {\"id\": " : ", \"tool_calls\": [{\"id\": ");
-        json_add_str(out, id.data, id.len);
+        add_string(out, &id);
         buf_add_str(out, ", \"type\": \"function\", \"function\": {\"name\": ");
-        json_add_str(out, m->call[i].name.data, m->call[i].name.len);
+        add_string(out, &m->call[i].name);
         add_member(out, "arguments", &m->call[i].arguments);
         buf_add_str(out, "}}");
     }
@@ -128,7 +133,7 @@ int parse_whole(const struct parse_opts *opts, const char *text, size_t n, bool 
 {
     struct message m = {0};
 
-    if (!utf8_is_valid(text, n))
+    if (n && !utf8_is_valid(text, n))
         return ERR_FORMAT;
     struct parse *p = parse_new(opts, &message_events, &m);
     parse_feed(p, text, n);

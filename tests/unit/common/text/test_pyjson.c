@@ -2,8 +2,7 @@
  * at the places where shortest digits are hard (powers of two, where the closest decimal of the fewest digits does
  * not read back; expected texts are Python's repr). */
 #include "common/text/pyjson.h"
-#include "tests/unit/test.h"
-#include "tests/unit/vectors.h"
+#include "tests/unit/common/text/vectors.h"
 
 #include <string.h>
 
@@ -25,17 +24,19 @@ static void check(const char *in, size_t n, const char *expect)
 
 static void test_vectors(void **state)
 {
-    struct vectors v;
+    struct arena a = {0};
+    size_t len, at = 0, n_line = 0;
+    const char *file = vec_file(&a, TEST_DATA("vectors/pyjson.jsonl"), &len);
     const struct json *line;
     (void)state;
 
-    vectors_open(&v, TEST_DATA("vectors/pyjson.jsonl"));
-    while ((line = vectors_next(&v))) {
-        size_t n;
-        const char *in = vectors_str(line, "in", &n);
-        check(in, n, vectors_str(line, "out", NULL));
+    while ((line = vec_line(&a, file, len, &at))) {
+        const struct json *in = json_get(line, "in");
+        check(in->text, in->len, json_get(line, "out")->text);
+        n_line++;
     }
-    assert_int_equal(v.n_line, 65);
+    assert_int_equal(n_line, 65);
+    arena_release(&a);
 }
 
 static void test_hard_floats(void **state)

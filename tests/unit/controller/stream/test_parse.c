@@ -6,8 +6,7 @@
 #include "common/base/clock.h"
 #include "common/mem/arena.h"
 #include "controller/stream/message.h"
-#include "tests/unit/test.h"
-#include "tests/unit/vectors.h"
+#include "tests/unit/common/text/vectors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +16,7 @@
 
 struct row {
     const struct json *line;
-    const char *text;
+    const char *id, *text;
     size_t len;
     bool at_eos;
     struct parse_opts opts;
@@ -49,10 +48,10 @@ static const struct json *make_tools(const struct json *schemas, struct arena *a
 
 static struct row read_row(const struct json *line, struct arena *arena)
 {
-    struct row row = {.line = line};
+    struct row row = {.line = line, .id = json_get(line, "id")->text};
     const struct json *schemas = json_get(line, "tools");
 
-    row.text = vectors_str(line, "text", &row.len);
+    row.text = vec_text(arena, line, &row.len);
     row.at_eos = json_is_str(json_get(line, "end"), "eos");
     row.opts.in_reasoning = json_is_str(json_get(line, "mode"), "thinking");
     row.opts.tools_on = !json_is(json_get(line, "no_tools"), JSON_TRUE);
@@ -76,7 +75,7 @@ static void check_same(const struct row *row, const struct message *m, const cha
     message_add(m, row->at_eos, &out);
     assert_int_equal(json_parse(out.data, out.len, 0, &arena, &got, &err), 0);
     if (!json_equal(got, json_get(row->line, "expect")))
-        fail_msg("%s %s: %s", vectors_str(row->line, "id", NULL), how, out.data);
+        fail_msg("%s %s: %s", row->id, how, out.data);
     buf_release(&out);
     arena_release(&arena);
 }
@@ -92,13 +91,15 @@ static void feed(struct parse *p, const char *text, size_t n)
 
 static void test_splits(void **state)
 {
-    struct vectors v;
+    struct arena arena = {0};
+    size_t len, at = 0, n_line = 0;
+    const char *file = vec_file(&arena, TEST_DATA("vectors/parse.jsonl"), &len);
     const struct json *line;
     (void)state;
 
-    vectors_open(&v, TEST_DATA("vectors/parse.jsonl"));
-    while ((line = vectors_next(&v))) {
-        struct row row = read_row(line, &v.arena);
+    while ((line = vec_line(&arena, file, len, &at))) {
+        struct row row = read_row(line, &arena);
+        n_line++;
         for (size_t cut = 0; cut <= row.len; cut++) {
             struct message m = {0};
             if (!starts_character(&row, cut))
@@ -127,7 +128,8 @@ static void test_splits(void **state)
         parse_destroy(&p);
         message_release(&m);
     }
-    assert_int_equal(v.n_line, 89);
+    assert_int_equal(n_line, 89);
+    arena_release(&arena);
 }
 
 /* given has to be exactly the first `allowed` bytes of want. */
@@ -135,9 +137,9 @@ static void check_given(const struct row *row, int64_t cut, const char *what, co
                         const struct json *want)
 {
     if (given->len > want->len || (given->len && memcmp(given->data, want->text, given->len) != 0))
-        fail_msg("%s cut %d: %s is no beginning of the whole", vectors_str(row->line, "id", NULL), (int)cut, what);
+        fail_msg("%s cut %d: %s is no beginning of the whole", row->id, (int)cut, what);
     if ((int64_t)given->len != allowed)
-        fail_msg("%s cut %d: %s is %s: %d bytes of %d", vectors_str(row->line, "id", NULL), (int)cut, what,
+        fail_msg("%s cut %d: %s is %s: %d bytes of %d", row->id, (int)cut, what,
                  (int64_t)given->len > allowed ? "ahead" : "behind", (int)given->len, (int)allowed);
 }
 
@@ -173,16 +175,20 @@ static void check_cut(const struct row *row, const struct json *at)
 
 static void test_eager(void **state)
 {
-    struct vectors v;
+    struct arena arena = {0};
+    size_t len, at = 0, n_line = 0;
+    const char *file = vec_file(&arena, TEST_DATA("vectors/parse.jsonl"), &len);
     const struct json *line;
     (void)state;
 
-    vectors_open(&v, TEST_DATA("vectors/parse.jsonl"));
-    while ((line = vectors_next(&v))) {
-        struct row row = read_row(line, &v.arena);
-        for (const struct json *at = json_get(line, "stream")->child; at; at = at->next)
-            check_cut(&row, at);
+    while ((line = vec_line(&arena, file, len, &at))) {
+        struct row row = read_row(line, &arena);
+        n_line++;
+        for (const struct json *cut = json_get(line, "stream")->child; cut; cut = cut->next)
+            check_cut(&row, cut);
     }
+    assert_int_equal(n_line, 89);
+    arena_release(&arena);
 }
 
 /* ---- rules beyond the vectors ------------------------------------------------------------------------- */
