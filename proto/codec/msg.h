@@ -29,6 +29,14 @@ enum {
     MSG_BIAS_MAX = 1024,
     MSG_STOP_IDS_MAX = 16,
     MSG_BLOCKS_MAX = 4096,
+    MSG_VOCAB_MAX = 1 << 24, /* token ids are below it */
+    MSG_RANKS_MAX = 4096,
+    MSG_SEQ_MAX = 4096,
+    MSG_BIAS_ABS_MAX = 100,
+    MSG_PENALTY_ABS_MAX = 2,     /* presence and frequency */
+    MSG_INTERVAL_MS_MAX = 3600 * 1000, /* heartbeat and lost */
+    MSG_DEADLINE_MS_MAX = 1 << 30,     /* 12 days */
+    MSG_DECODE_BYTES_MAX = 256 << 20,  /* arena bytes that one decode may take */
 };
 
 /* Worker -> controller, then controller -> worker. */
