@@ -1,0 +1,2 @@
+#include "tests/unit/controller/rig.h"
+int main(void){return 0;}
