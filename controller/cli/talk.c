@@ -7,7 +7,7 @@
 #include "controller/cli/cli.h"
 #include "controller/cli/client.h"
 #include "controller/cli/jsonl.h"
-#include "controller/cli/sse.h"
+#include "controller/cli/sse_reader.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -28,7 +28,7 @@ struct talk {
     bool done;           /* [DONE] came */
     bool cut_off;        /* finish_reason was length */
     struct err stream_err;
-    struct sse sse;
+    struct sse_reader sse;
     struct arena arena;
 };
 
@@ -126,10 +126,10 @@ static int on_comment(void *arg, const char *text, size_t n)
 
 static int on_bytes(void *arg, const char *data, size_t n)
 {
-    static const struct sse_events events = {on_data, on_comment};
+    static const struct sse_reader_events events = {on_data, on_comment};
     struct talk *t = arg;
 
-    return sse_feed(&t->sse, data, n, &events, t);
+    return sse_reader_feed(&t->sse, data, n, &events, t);
 }
 
 static void add_message(struct buf *messages, const char *role, const char *text, size_t n)
@@ -185,8 +185,8 @@ static int ask(struct talk *t, const char *question, size_t n)
 
     add_message(&t->messages, "user", question, n);
     buf_clear(&t->answer);
-    sse_release(&t->sse);
-    t->sse = (struct sse){0};
+    sse_reader_release(&t->sse);
+    t->sse = (struct sse_reader){0};
     t->stream_err = (struct err){0};
     t->done = t->cut_off = t->in_reasoning = false;
     interrupted = 0;
@@ -320,7 +320,7 @@ int cli_talk_main(int argc, char **argv)
     sigaction(SIGINT, &act, NULL);
     status = converse(&t);
 out:
-    sse_release(&t.sse);
+    sse_reader_release(&t.sse);
     arena_release(&t.arena);
     buf_release(&t.messages);
     buf_release(&t.answer);

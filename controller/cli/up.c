@@ -51,7 +51,14 @@ static void stop(struct up *u, int status);
 
 bool up_is_final(int exit_status)
 {
-    return exit_status == CLI_FAILED || exit_status == CLI_USAGE;
+    switch (exit_status) {
+#define X(name, status) case status:
+        UP_FINAL_LIST(X)
+#undef X
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* One line to stderr, in one write so that lines do not mix. */

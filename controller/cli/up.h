@@ -38,7 +38,10 @@ struct up_config {
     const char *profile;
 };
 
-/* A worker's exit status after which another start would end the same way. */
+/* Exit statuses of baton-worker after which another start would end the same way: an operator must change something
+ * first. They are part of its command line (worker/exit.h, which this side of the tree does not include). */
+#define UP_FINAL_LIST(X) X(usage, 2) X(checkpoint, 10) X(memory, 11) X(refused, 13) X(unsupported, 14)
+
 bool up_is_final(int exit_status);
 
 /* Run until SIGINT, SIGTERM or SIGHUP (returns 0 after a graceful stop) or until nothing is left to run (1). Errors are

@@ -1,8 +1,8 @@
-#include "controller/cli/sse.h"
+#include "controller/cli/sse_reader.h"
 
 #include <string.h>
 
-static int end_event(struct sse *s, const struct sse_events *events, void *arg)
+static int end_event(struct sse_reader *s, const struct sse_reader_events *events, void *arg)
 {
     int rc = 0;
 
@@ -13,7 +13,7 @@ static int end_event(struct sse *s, const struct sse_events *events, void *arg)
     return rc;
 }
 
-static int end_line(struct sse *s, const struct sse_events *events, void *arg)
+static int end_line(struct sse_reader *s, const struct sse_reader_events *events, void *arg)
 {
     const char *line = s->line.len ? s->line.data : "";
     size_t len = s->line.len;
@@ -39,7 +39,7 @@ static int end_line(struct sse *s, const struct sse_events *events, void *arg)
     return 0;
 }
 
-int sse_feed(struct sse *s, const char *bytes, size_t n, const struct sse_events *events, void *arg)
+int sse_reader_feed(struct sse_reader *s, const char *bytes, size_t n, const struct sse_reader_events *events, void *arg)
 {
     for (size_t i = 0; i < n; i++) {
         char c = bytes[i];
@@ -48,7 +48,7 @@ int sse_feed(struct sse *s, const char *bytes, size_t n, const struct sse_events
         if (c == '\n' && after_cr)
             continue;
         if (c != '\n' && c != '\r') {
-            if (s->line.len + s->data.len >= SSE_EVENT_MAX)
+            if (s->line.len + s->data.len >= SSE_READER_EVENT_MAX)
                 return ERR_LIMIT;
             buf_add_char(&s->line, c);
             continue;
@@ -61,7 +61,7 @@ int sse_feed(struct sse *s, const char *bytes, size_t n, const struct sse_events
     return 0;
 }
 
-void sse_release(struct sse *s)
+void sse_reader_release(struct sse_reader *s)
 {
     buf_release(&s->line);
     buf_release(&s->data);

@@ -1,6 +1,6 @@
 /* Proves: events and comments come out the same for every way of cutting the bytes and for LF, CR and CRLF; a callback's
  * error ends the stream; an endless event meets the limit. */
-#include "controller/cli/sse.h"
+#include "controller/cli/sse_reader.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static int log_comment(void *arg, const char *text, size_t n)
     return 0;
 }
 
-static const struct sse_events events = {log_data, log_comment};
+static const struct sse_reader_events events = {log_data, log_comment};
 
 static void test_every_cut(void **state)
 {
@@ -32,12 +32,12 @@ static void test_every_cut(void **state)
     for (size_t f = 0; f < 3; f++) {
         size_t n = strlen(forms[f]);
         for (size_t cut = 0; cut <= n; cut++) {
-            struct sse s = {0};
+            struct sse_reader s = {0};
             struct buf out = {0};
-            assert_int_equal(sse_feed(&s, forms[f], cut, &events, &out), 0);
-            assert_int_equal(sse_feed(&s, forms[f] + cut, n - cut, &events, &out), 0);
+            assert_int_equal(sse_reader_feed(&s, forms[f], cut, &events, &out), 0);
+            assert_int_equal(sse_reader_feed(&s, forms[f] + cut, n - cut, &events, &out), 0);
             assert_string_equal(out.data, "C(keep-alive)D({\"a\":1})D(one\n two\n)C()D([DONE])");
-            sse_release(&s);
+            sse_reader_release(&s);
             buf_release(&out);
         }
     }
@@ -51,20 +51,20 @@ static int refuse(void *arg, const char *data, size_t n)
 
 static void test_callback_ends(void **state)
 {
-    static const struct sse_events refusing = {refuse, log_comment};
-    struct sse s = {0};
+    static const struct sse_reader_events refusing = {refuse, log_comment};
+    struct sse_reader s = {0};
     struct buf out = {0};
 
     (void)state;
-    assert_int_equal(sse_feed(&s, "data: x\n\n: never\n", 17, &refusing, &out), ERR_CANCELED);
+    assert_int_equal(sse_reader_feed(&s, "data: x\n\n: never\n", 17, &refusing, &out), ERR_CANCELED);
     assert_int_equal(out.len, 0);
-    sse_release(&s);
+    sse_reader_release(&s);
     buf_release(&out);
 }
 
 static void test_limit(void **state)
 {
-    struct sse s = {0};
+    struct sse_reader s = {0};
     struct buf out = {0};
     char *chunk = malloc(1 << 20);
     int rc = 0, n = 0;
@@ -72,11 +72,11 @@ static void test_limit(void **state)
     (void)state;
     memset(chunk, 'x', 1 << 20);
     while (rc == 0 && n++ < 64)
-        rc = sse_feed(&s, chunk, 1 << 20, &events, &out);
+        rc = sse_reader_feed(&s, chunk, 1 << 20, &events, &out);
     assert_int_equal(rc, ERR_LIMIT);
-    assert_int_equal(n, (SSE_EVENT_MAX >> 20) + 1);
+    assert_int_equal(n, (SSE_READER_EVENT_MAX >> 20) + 1);
     free(chunk);
-    sse_release(&s);
+    sse_reader_release(&s);
     buf_release(&out);
 }
 
