@@ -94,6 +94,7 @@ bool utf8_is_valid(const char *s, size_t n)
 void utf8_add_replaced(struct buf *out, const char *s, size_t n)
 {
     struct utf8_stream st = {0};
+
     utf8_stream_feed(&st, s, n, out);
     utf8_stream_end(&st, out);
 }
@@ -123,6 +124,8 @@ static size_t add_complete(struct buf *out, const char *s, size_t n)
 
 void utf8_stream_feed(struct utf8_stream *st, const char *s, size_t n, struct buf *out)
 {
+    if (n == 0) /* s may be NULL then, to which nothing may be added */
+        return;
     /* While bytes are held, grow them one by one: the character ends within three more bytes or turns bad. */
     while (st->n_held > 0 && n > 0) {
         st->held[st->n_held++] = (unsigned char)*s++;

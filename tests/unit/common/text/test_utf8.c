@@ -55,6 +55,9 @@ static void test_holds_back(void **state)
     struct utf8_stream st = {0};
     struct buf b = {0};
     (void)state;
+    utf8_stream_feed(&st, NULL, 0, &b);
+    utf8_add_replaced(&b, NULL, 0);
+    assert_int_equal(b.len, 0);
     utf8_stream_feed(&st, "a\xf0\x9f", 3, &b);
     assert_int_equal(b.len, 1);
     utf8_stream_feed(&st, "\x98", 1, &b);
