@@ -246,7 +246,7 @@ int main(int argc, char **argv)
         const char *names[N_ELEM(command)];
         for (size_t i = 0; i < N_ELEM(command); i++) {
             if (strcmp(command[i].name, argv[1]) == 0) {
-                log_init("worker", NULL);
+                log_init("worker", "warn"); /* stderr is for errors */
                 return command[i].run(argc - 1, argv + 1);
             }
             names[i] = command[i].name;
