@@ -31,8 +31,9 @@
     X(workers_max, 256, "workers connected at once")                                               \
     X(heartbeat_ms, 250, "ms between heartbeats of a worker")                                      \
     X(lost_ms, 1000, "ms of silence after which a worker is given up")                             \
-    X(deaths_max, 2, "worker deaths under one choice before it is quarantined")                    \
-    X(dispatch_max, 16, "attempts of one choice before it fails")                                  \
+    X(suspect_ms, 180000, "ms for which a failure domain is used last after a loss or reclaim in it") \
+    X(deaths_max, 2, "worker deaths under one choice, without a new token, before it is quarantined") \
+    X(dispatch_max, 16, "attempts of one choice without a new token before it fails")              \
     X(retry_ms, 20, "ms of the first back-off after a worker said no; doubles, with full jitter")  \
     X(retry_ms_max, 2000, "ms of the longest back-off")                                            \
     X(tok_pool_bytes, 16384, "bytes of prompt text from which tokenizing goes to the thread pool") \

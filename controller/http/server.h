@@ -33,9 +33,10 @@ struct http_limits {
  * until it was answered in full or on_gone was called. */
 typedef void (*http_request_fn)(void *arg, struct http_exchange *x);
 
-/* The server itself refuses a request (limit, malformed, too slow): the owner may fill the body in its error form. */
-typedef void (*http_refuse_fn)(void *arg, const char *path, int status, const char *text, struct buf *body,
-                               const char **content_type);
+/* The server itself refuses a request (limit, malformed, too slow): the owner may fill the body in its error form,
+ * and `head` with more header lines, each ended by CR LF. path is "" if it was not read. */
+typedef void (*http_refuse_fn)(void *arg, const char *path, int status, const char *text, struct buf *head,
+                               struct buf *body, const char **content_type);
 
 struct http_server_opts {
     const char *host;
@@ -52,6 +53,8 @@ int http_server_port(const struct http_server *server);
 int64_t http_server_n_conn(const struct http_server *server);
 void http_server_stop_listening(struct http_server *server); /* graceful stop: no new connections */
 void http_server_flush(struct http_server *server);          /* in the turn: write what was gathered */
+bool http_server_is_flushed(const struct http_server *server); /* nothing unsent on any connection */
+/* Every pending exchange is told (on_gone). on_closed runs when all handles are closed; inside this call if none was open. */
 void http_server_close(struct http_server **server, void (*on_closed)(void *arg), void *arg);
 
 /* ---- the request (views valid as long as the exchange) ---- */
@@ -60,20 +63,22 @@ const char *http_path(const struct http_exchange *x);   /* without query, not de
 const char *http_query(const struct http_exchange *x);  /* "" if none */
 const char *http_header(const struct http_exchange *x, const char *name); /* case-blind; NULL if absent */
 const char *http_body(const struct http_exchange *x, size_t *len);
+/* The body is yours now (mem_free; never NULL): for work that may outlive the exchange. */
+char *http_take_body(struct http_exchange *x, size_t *len);
 
 /* ---- the answer ---- */
 /* Add a header line to an answer that has not begun. */
 void http_add_header(struct http_exchange *x, const char *name, const char *value);
 void http_reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t len);
 void http_stream_begin(struct http_exchange *x, int status, const char *content_type);
-/* Queue n bytes as one chunk. The queue is bounded by unsent_bytes_max: past it the connection is cut off and
- * on_gone is called from the next flush. */
+/* Queue n bytes as one chunk (n > 0). The queue is bounded by unsent_bytes_max: past it the connection is cut off and
+ * on_gone is called from the next flush. (A whole answer is bounded by what the handler puts into it.) */
 void http_stream_write(struct http_exchange *x, const void *data, size_t n);
 void http_stream_end(struct http_exchange *x); /* x is invalid afterwards */
 void http_stream_abort(struct http_exchange *x); /* close the connection without a proper end; x is invalid */
 size_t http_unsent(const struct http_exchange *x); /* bytes queued or in the kernel's hands */
 
-/* The client went away (or was cut off) before the answer was complete: called once, x is invalid afterwards. Set
+/* The client went away (or was cut off, or the server closes) before the answer was complete: called once, x is invalid afterwards. Set
  * it before returning from on_request if the answer comes later. */
 void http_on_gone(struct http_exchange *x, void (*on_gone)(void *arg), void *arg);
 

@@ -72,15 +72,30 @@ struct ctl_choice {
     int64_t cached_tok;       /* prompt tokens the last worker had in its cache */
     uint32_t attempt;         /* counted up at each dispatch; tokens of another attempt are void */
     int n_dispatch;           /* attempts so far */
-    int n_death;              /* workers that died under it */
+    int n_death;              /* workers that died under it, one after the other, without a new token in between */
     int64_t recomputed_tok;   /* committed tokens that a later attempt had to prefill again */
     bool exact;               /* all attempts ran on the same numerics id */
     /* back end's own: */
     struct ctl_worker *worker;      /* while running */
-    struct ctl_worker *avoid;       /* the one that just failed it */
+    uint64_t avoid_epoch;           /* of the worker that just failed it; 0: none */
     struct ctl_choice *prev, *next; /* queue, or the worker's list */
+    struct ctl_choice *name_next;   /* next in the same bucket of names */
+    uint64_t order;                 /* age: the order of submission */
+    bool resumed;                   /* queued again: goes before all that have not run yet */
+    int n_try;                      /* attempts since the last new token; dispatch_max bounds them */
+    bool probation;                 /* deaths_max deaths in company: tried next where nobody else is in doubt */
+    bool doomed;                    /* cannot be dispatched: ends after the scheduler's pass, see end and fail_text */
     int64_t not_before_ms;          /* back-off, loop time */
-    char numerics[MSG_NAME_MAX];
+    char numerics[MSG_NAME_MAX];    /* of the last attempt's worker */
+};
+
+/* What became of tokens or an end that a worker reported. */
+#define LEDGER_VERDICT_LIST(X)                                                                         X(committed) /* taken */                                                                           X(stale)     /* of an attempt that is over, or of a choice that has ended */                       X(repeat)    /* of the current attempt, but an index that is committed already */                  X(gap)       /* of the current attempt, but past the next index: the worker broke the protocol */     X(excess)    /* more tokens than were asked for, an id outside the vocabulary, a wrong count */
+enum ledger_verdict {
+#define X(name) LEDGER_##name,
+    LEDGER_VERDICT_LIST(X)
+#undef X
+        LEDGER_VERDICT_N
 };
 
 /* Called from ctl_turn only, never from inside a call of the front. The front may call any ctl_request_* from them. */
@@ -89,7 +104,7 @@ struct ctl_request_events {
     void (*on_tokens)(void *arg, struct ctl_choice *c, int64_t first, int64_t n);
     /* Choice ended: c->end, c->out are final. Once per choice. */
     void (*on_end)(void *arg, struct ctl_choice *c);
-    /* The worker was lost, the choice is queued again (n_dispatch tells how often): may send a comment. */
+    /* The worker was lost or failed, the choice is queued again (n_dispatch tells how often): may send a comment. */
     void (*on_redispatch)(void *arg, struct ctl_choice *c);
 };
 
@@ -131,6 +146,22 @@ void ctl_choice_finish(struct ctl_choice *c, enum ctl_end end);
 
 /* The front is done with the request: no more events; what still runs is canceled. *req_p becomes NULL. */
 void ctl_request_drop(struct ctl_request **req_p);
+
+/* ---- for the back end ---- */
+
+/* Move to another state; ASSERTs that the move is legal. Everything else about the choice is the caller's. */
+void ctl_choice_move(struct ctl_choice *c, enum ctl_choice_state to);
+
+/* THE place where a token becomes part of the truth. Takes all n tokens or none: only from the current attempt of a
+ * running choice, only at index out.n exactly, only up to max_output, only ids 0 .. n_vocab-1. The caller has checked
+ * the worker's epoch. No event is sent. */
+enum ledger_verdict ledger_commit(struct ctl_choice *c, uint32_t attempt, int64_t first, int32_t n,
+                                  const struct msg_token *token, int32_t n_vocab);
+
+/* May the worker's end of `attempt` with n_output tokens in all be believed? LEDGER_committed if so; nothing changes. */
+enum ledger_verdict ledger_check_end(const struct ctl_choice *c, uint32_t attempt, int64_t n_output);
+
+const char *ledger_verdict_name(enum ledger_verdict verdict);
 
 const char *ctl_end_name(enum ctl_end end);
 const char *ctl_choice_state_name(enum ctl_choice_state state);
