@@ -219,11 +219,14 @@ static void commit(struct ctl_choice *c, struct fake_choice *f, int64_t n)
         n = (int64_t)f->ids.n - f->next;
     if (n == 0)
         return;
-    size_t cap = (size_t)(o->n + n);
-    o->id = mem_realloc(o->id, cap * sizeof *o->id);
-    o->logprob = mem_realloc(o->logprob, cap * sizeof *o->logprob);
-    if (n_top)
-        o->top = mem_realloc(o->top, cap * (size_t)n_top * sizeof *o->top);
+    if (o->n + n > o->cap) {
+        size_t cap = (size_t)(o->n + n) * 2;
+        o->cap = (int64_t)cap;
+        o->id = mem_realloc(o->id, cap * sizeof *o->id);
+        o->logprob = mem_realloc(o->logprob, cap * sizeof *o->logprob);
+        if (n_top)
+            o->top = mem_realloc(o->top, cap * (size_t)n_top * sizeof *o->top);
+    }
     for (int64_t i = 0; i < n; i++, o->n++) {
         o->id[o->n] = f->ids.id[f->next++];
         o->logprob[o->n] = -0.5f * (float)o->n;
