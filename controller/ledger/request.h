@@ -83,7 +83,7 @@ struct ctl_choice {
     uint64_t order;                 /* age: the order of submission */
     bool resumed;                   /* queued again: goes before all that have not run yet */
     int n_try;                      /* attempts since the last new token; dispatch_max bounds them */
-    bool probation;                 /* deaths_max deaths in company: the next try has a worker for itself among such */
+    bool probation;                 /* deaths_max deaths in company: tried next where nobody else is in doubt */
     bool doomed;                    /* cannot be dispatched: ends after the scheduler's pass, see end and fail_text */
     int64_t not_before_ms;          /* back-off, loop time */
     char numerics[MSG_NAME_MAX];    /* of the last attempt's worker */

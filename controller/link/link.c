@@ -199,6 +199,8 @@ static void lose(struct ctl_link *l, struct ctl_worker *w)
     w->lost_at_ms = l->now_ms;
     l->n_live--;
     l->n_lost_kept++;
+    if (l->n_live == 0)
+        l->context_max_last = w->hello.context_max;
     if (!w->gone_orderly)
         l->opts.counts->lost++;
     log_line(w->gone_orderly ? LOG_info : LOG_warn, LOG_AREA_link, "worker=%s epoch=%" PRIu64 " lost, had %d: %s",
@@ -293,11 +295,14 @@ static bool hello_place_free(struct ctl_link *l, const struct envelope *e, const
                  l->n_live, l->opts.workers_max);
         reason = MSG_REFUSE_full;
     } else {
+        /* The same process lives: what it worked on is not to blame for a death. */
         if (old) {
+            old->gone_orderly |= old->hello.boot == h->boot;
             mark_gone(old, "it said hello again");
             lose(l, old);
         }
         if (same && same != old) {
+            same->gone_orderly = true;
             mark_gone(same, "its connection said hello under another name");
             lose(l, same);
         }
@@ -333,7 +338,6 @@ static void add_worker(struct ctl_link *l, const struct envelope *e, const struc
         l->model_n_vocab = h->n_vocab;
         snprintf(l->model_of, sizeof l->model_of, "%s", h->worker);
     }
-    l->context_max_last = ctl_link_context_max(l);
 
     struct msg m = {.kind = MSG_welcome,
                     .welcome = {.epoch = w->epoch,

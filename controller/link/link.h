@@ -34,7 +34,7 @@ struct ctl_link_events {
     void (*on_failed)(void *arg, struct ctl_worker *w, const struct msg_failed *m);
     void (*on_ready)(void *arg, struct ctl_worker *w);   /* joined, or takes work again */
     void (*on_reclaim)(void *arg, struct ctl_worker *w); /* its failure domain is under pressure */
-    /* Its epoch is over; orderly: it left by itself. Take its work away: w is not yours after the call. */
+    /* Its epoch is over; orderly: it left by itself, the process did not die. Take its work away: w is not yours after the call. */
     void (*on_lost)(void *arg, struct ctl_worker *w, bool orderly);
 };
 

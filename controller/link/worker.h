@@ -45,7 +45,7 @@ struct ctl_worker {
     int64_t joined_ms, lost_at_ms;
     bool reclaimed;            /* its host said that it will take it away */
     const char *gone;          /* set: give it up at the end of this reading, with this reason (static text) */
-    bool gone_orderly;         /* it said Bye */
+    bool gone_orderly;         /* it said Bye, or hello again: the process did not die */
     struct ctl_choice *running; /* the scheduler's list of what it works on */
     int32_t n_running;
     struct ctl_worker *next;   /* in the order of joining */

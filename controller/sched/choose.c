@@ -29,12 +29,14 @@ bool ctl_suspects_has(const struct ctl_suspects *s, const char *domain, int64_t 
     return false;
 }
 
-static bool has_probation(const struct ctl_worker *w)
+/* A choice that has had no token from this attempt may be what kills the worker next; on probation even more so. When
+ * one on probation goes to a worker, nobody else there may be in doubt, and nobody joins before it has a token. */
+static bool is_isolated_from(const struct ctl_choice *c, const struct ctl_worker *w)
 {
-    for (const struct ctl_choice *c = w->running; c; c = c->next)
-        if (c->probation)
-            return true;
-    return false;
+    for (const struct ctl_choice *other = w->running; other; other = other->next)
+        if (other->probation || (c->probation && other->n_try > 0))
+            return false;
+    return true;
 }
 
 /* What is compared, first things first; a smaller number is better. */
@@ -76,7 +78,7 @@ enum ctl_choose ctl_choose(struct ctl_worker *first, const struct ctl_choice *c,
     for (struct ctl_worker *w = first; w; w = w->next) {
         if (w->state != CTL_WORKER_ready || w->gone || w->n_running >= w->hello.n_seq_max ||
             w->hello.context_max < need_tok || (w->epoch == c->avoid_epoch && other_ready) ||
-            (c->probation && has_probation(w)))
+            !is_isolated_from(c, w))
             continue;
         struct rank rank = {
             .other_numerics = c->out.n > 0 && strcmp(c->numerics, w->hello.numerics) != 0,

@@ -226,6 +226,7 @@ static void on_tokens(void *arg, struct ctl_worker *w, const struct msg_tokens *
     if (v != LEDGER_committed)
         return;
     s->opts.counts->tokens += (uint64_t)m->n;
+    s->dirty |= c->n_try > 0; /* the first token of an attempt: one on probation may join now */
     /* A new token acquits it of the deaths before, and its budget starts again. */
     c->n_try = 0;
     c->n_death = 0;

@@ -8,8 +8,9 @@
  * Who is blamed for a death. A choice under which deaths_max workers died one after the other without a new token in
  * between is quarantined, not fed to the next one: generation is deterministic, so what kills a worker kills the next
  * one at the same token, and whoever got past that token is innocent. When the last of these deaths was shared with
- * others, the blame is not clear (spot machines die without anyone's fault): the choice goes on probation, is sent to a worker
- * that has no other choice on probation, and one more death without a new token ends it.
+ * others, the blame is not clear (spot machines die without anyone's fault): the choice goes on probation: it is sent to a
+ * worker where every other choice has proved itself by a token, nobody joins it there before it has done the same, and
+ * one more death without a new token ends it.
  */
 #ifndef CONTROLLER_SCHED_SCHED_H
 #define CONTROLLER_SCHED_SCHED_H

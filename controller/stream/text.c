@@ -82,6 +82,10 @@ static void on_call(void *arg, int call, const char *name, size_t n)
     if (t->end == STREAM_TEXT_STOP)
         return;
     set_kind(t, KIND_NONE);
+    if (t->opts.n_call_max > 0 && call >= t->opts.n_call_max) {
+        t->end = STREAM_TEXT_STOP;
+        return;
+    }
     t->events->on_call(t->arg, call, name, n);
 }
 

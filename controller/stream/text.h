@@ -28,12 +28,13 @@ struct stream_text_opts {
     const struct stop_set *stops;
     struct parse_opts parse;
     bool ignore_eos; /* special ids make no text and do not end the output */
+    int n_call_max;  /* the output ends before a further tool call; 0: any number */
 };
 
 /* Why no more tokens are wanted. */
 enum stream_text_end {
     STREAM_TEXT_OPEN,
-    STREAM_TEXT_STOP,   /* a stop string is complete */
+    STREAM_TEXT_STOP,   /* a stop string is complete, or a call more than n_call_max began */
     STREAM_TEXT_SPECIAL /* an id came that must not reach a client (rule 14): the output ends before it */
 };
 

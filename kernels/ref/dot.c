@@ -54,37 +54,69 @@ void kn__gemm_load(struct kn__gemm *g, const struct kn_act *act, enum kn_dtype d
     }
 }
 
-/* Row o of w, decoded, into column j of wt [n_in, KN__COLS]. */
-static void decode_row(const struct kn_mat *w, int o, int j, double *wt)
+/* Rows o.. of w, KN__COLS of them, decoded side by side into wt [n_in, KN__COLS]. Rows past the last are read as the last:
+ * their sums are dropped. One function per dtype, so that the inner loop has no branch. */
+static void decode_fp8(const struct kn_mat *w, const size_t row[KN__COLS], double *wt)
 {
     int n = w->n_in;
-    size_t row = (size_t)o * (size_t)n;
+    double scale[KN__COLS];
 
-    wt += j;
-    if (w->dtype == KN_FP8) {
-        const uint8_t *q = (const uint8_t *)w->data + row;
-        const uint8_t *s = w->scale + (size_t)(o / 128) * (size_t)((n + 127) / 128);
-        for (int i0 = 0; i0 < n; i0 += 128) {
-            double scale = kn_e8m0_f32(s[i0 / 128]);
-            for (int i = i0; i < i0 + 128 && i < n; i++)
-                wt[(size_t)i * KN__COLS] = kn_e4m3_f32[q[i]] * scale;
+    for (int i0 = 0; i0 < n; i0 += 128) {
+        int end = i0 + 128 < n ? i0 + 128 : n;
+        for (int j = 0; j < KN__COLS; j++)
+            scale[j] = kn_e8m0_f32(w->scale[row[j] / 128 * (size_t)((n + 127) / 128) + (size_t)(i0 / 128)]);
+        for (int i = i0; i < end; i++)
+            for (int j = 0; j < KN__COLS; j++)
+                wt[i * KN__COLS + j] = kn_e4m3_f32[((const uint8_t *)w->data)[row[j] * (size_t)n + (size_t)i]] * scale[j];
+    }
+}
+
+static void decode_fp4(const struct kn_mat *w, const size_t row[KN__COLS], double *wt)
+{
+    size_t n_byte = (size_t)w->n_in / 2, n_scale = (size_t)w->n_in / 32;
+
+    for (size_t j = 0; j < KN__COLS; j++) {
+        const uint8_t *q = (const uint8_t *)w->data + row[j] * n_byte;
+        for (size_t i = 0; i < n_byte; i++) {
+            double scale = kn_e8m0_f32(w->scale[row[j] * n_scale + i / 16]);
+            wt[2 * i * KN__COLS + j] = kn_e2m1_f32[q[i] & 15] * scale;
+            wt[(2 * i + 1) * KN__COLS + j] = kn_e2m1_f32[q[i] >> 4] * scale;
         }
-    } else if (w->dtype == KN_FP4) {
-        const uint8_t *q = (const uint8_t *)w->data + row / 2;
-        const uint8_t *s = w->scale + (size_t)o * (size_t)(n / 32);
-        for (int i = 0; i < n; i += 2) {
-            double scale = kn_e8m0_f32(s[i / 32]);
-            wt[(size_t)i * KN__COLS] = kn_e2m1_f32[q[i / 2] & 15] * scale;
-            wt[(size_t)(i + 1) * KN__COLS] = kn_e2m1_f32[q[i / 2] >> 4] * scale;
-        }
-    } else if (w->dtype == KN_BF16) {
-        const uint16_t *x = (const uint16_t *)w->data + row;
-        for (int i = 0; i < n; i++)
-            wt[(size_t)i * KN__COLS] = kn_bf16_f32(x[i]);
-    } else {
-        const float *x = (const float *)w->data + row;
-        for (int i = 0; i < n; i++)
-            wt[(size_t)i * KN__COLS] = x[i];
+    }
+}
+
+static void decode_bf16(const struct kn_mat *w, const size_t row[KN__COLS], double *wt)
+{
+    for (int i = 0; i < w->n_in; i++)
+        for (int j = 0; j < KN__COLS; j++)
+            wt[i * KN__COLS + j] = kn_bf16_f32(((const uint16_t *)w->data)[row[j] * (size_t)w->n_in + (size_t)i]);
+}
+
+static void decode_f32(const struct kn_mat *w, const size_t row[KN__COLS], double *wt)
+{
+    for (int i = 0; i < w->n_in; i++)
+        for (int j = 0; j < KN__COLS; j++)
+            wt[i * KN__COLS + j] = ((const float *)w->data)[row[j] * (size_t)w->n_in + (size_t)i];
+}
+
+static void decode_rows(const struct kn_mat *w, int o, double *wt)
+{
+    size_t row[KN__COLS];
+
+    for (int j = 0; j < KN__COLS; j++)
+        row[j] = (size_t)(o + j < w->n_out ? o + j : w->n_out - 1);
+    switch (w->dtype) {
+    case KN_FP8:
+        decode_fp8(w, row, wt);
+        break;
+    case KN_FP4:
+        decode_fp4(w, row, wt);
+        break;
+    case KN_BF16:
+        decode_bf16(w, row, wt);
+        break;
+    default:
+        decode_f32(w, row, wt);
     }
 }
 
@@ -110,12 +142,7 @@ void kn__gemm_run(struct kn__gemm *g, const struct kn_mat *w, int o0, int n_out,
 
     for (int o = 0; o < n_out; o += KN__COLS) {
         int n_col = n_out - o < KN__COLS ? n_out - o : KN__COLS;
-        for (int j = 0; j < n_col; j++)
-            decode_row(w, o0 + o + j, j, g->w);
-        if (n_col < KN__COLS) /* the missing rows count as zero; their sums are dropped */
-            for (int i = 0; i < w->n_in; i++)
-                for (int j = n_col; j < KN__COLS; j++)
-                    g->w[(size_t)i * KN__COLS + (size_t)j] = 0;
+        decode_rows(w, o0 + o, g->w);
         for (int r = 0; r < n_row; r += 2) {
             int two = r + 1 < n_row; /* an odd last row goes with itself */
             const double *x = g->x + (size_t)r * (size_t)w->n_in;

@@ -15,6 +15,7 @@
 
 #include "common/base/check.h"
 #include "common/mem/mem.h"
+#include "common/text/json.h"
 #include "controller/ctl_internal.h"
 #include "controller/ledger/request.h"
 

@@ -104,18 +104,22 @@ static void test_numerics_then_suspicion_then_load(void **state)
     assert_int_equal(chosen(), 2); /* better inexact than not */
 }
 
-static void test_probation_is_alone(void **state)
+static void test_probation_is_isolated(void **state)
 {
     (void)state;
     reset();
-    struct ctl_choice other = {.probation = true}, innocent = {0};
+    struct ctl_choice other = {.probation = true, .n_try = 1}, proven = {0}, unproven = {.n_try = 1};
     choice.probation = true;
     w[0].running = &other;
-    w[1].running = &innocent;
-    w[0].n_running = w[1].n_running = 1;
-    w[2].state = CTL_WORKER_lost;
+    w[1].running = &proven;
+    w[2].running = &unproven;
+    w[0].n_running = w[1].n_running = w[2].n_running = 1;
     assert_int_equal(chosen(), 1);
     w[1].state = CTL_WORKER_lost;
+    assert_int_equal(chosen(), -CTL_CHOOSE_wait);
+    choice.probation = false; /* and nobody joins one that is on probation */
+    assert_int_equal(chosen(), 2);
+    w[2].state = CTL_WORKER_lost;
     assert_int_equal(chosen(), -CTL_CHOOSE_wait);
 }
 
@@ -149,7 +153,7 @@ int main(void)
         cmocka_unit_test(test_cannot),
         cmocka_unit_test(test_avoids_who_failed),
         cmocka_unit_test(test_numerics_then_suspicion_then_load),
-        cmocka_unit_test(test_probation_is_alone),
+        cmocka_unit_test(test_probation_is_isolated),
         cmocka_unit_test(test_suspects),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

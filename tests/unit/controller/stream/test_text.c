@@ -132,7 +132,7 @@ static void test_rows(void **state)
         struct buf want_json = {0};
         for (int k = 0; k < 3 && row->stops[k]; k++)
             stop_set_add(&stops, row->stops[k], strlen(row->stops[k]));
-        struct stream_text_opts o = {tok, &stops, {row->in_reasoning, row->tools_on, NULL}, false};
+        struct stream_text_opts o = {tok, &stops, {row->in_reasoning, row->tools_on, NULL}, false, 0};
         tok_encode(tok, row->text, strlen(row->text), NULL, 0, &ids);
         for (int batch = 0; batch < 4; batch++) {
             struct result r;
@@ -155,7 +155,7 @@ static void test_rows(void **state)
 static void test_counts(void **state)
 {
     struct stop_set none = {0};
-    struct stream_text_opts o = {tok, &none, {true, false, NULL}, false};
+    struct stream_text_opts o = {tok, &none, {true, false, NULL}, false, 0};
     struct tok_ids a = {0}, b = {0}, all = {0};
     struct result r;
     (void)state;
@@ -213,7 +213,8 @@ static void test_random(void **state)
     stop_set_add(&stops, "STOP", 4);
     stop_set_add(&stops, "\xF0\x9F\x98\x80!", 5);
     for (int round = 0; round < 3000; round++) {
-        struct stream_text_opts o = {tok, &stops, {rand() % 2, rand() % 4 > 0, NULL}, rand() % 8 == 0};
+        struct stream_text_opts o = {tok, &stops, {rand() % 2, rand() % 4 > 0, NULL}, rand() % 8 == 0,
+                                      rand() % 3};
         struct result a, b;
         ids.n = 0;
         for (int i = 0, n = rand() % 40; i < n; i++) {

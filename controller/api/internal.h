@@ -1,0 +1,74 @@
+/* controller/api/internal.h - what the files of this room share.
+ * Owns:     see front.h.
+ * Thread:   the loop.
+ */
+#ifndef CONTROLLER_API_INTERNAL_H
+#define CONTROLLER_API_INTERNAL_H
+
+#include "controller/api/chat_request.h"
+#include "controller/api/error.h"
+#include "controller/api/front.h"
+#include "controller/ctl_internal.h"
+#include "controller/http/server.h"
+
+enum {
+    API_ID_MAX = 40,             /* "chatcmpl-" and 24 hex digits */
+    API_PREPARE_PER_TURN_MAX = 8, /* small bodies read inline in one turn */
+    API_PULL_BYTES = 65536,      /* unsent bytes of a stream above which new tokens wait and are joined */
+};
+
+struct api_run;
+
+struct ctl_front {
+    struct ctl *ctl;
+    struct http_server *server;
+    struct chat_request_rules rules;
+    uv_timer_t tick; /* keep-alive comments and heartbeats; runs while there are generations */
+    bool tick_on;
+    struct api_run *runs; /* all */
+    struct api_run *inbox, *inbox_tail; /* whole requests that wait for the turn, oldest first */
+    struct api_run *dirty; /* have something to write */
+    int64_t n_run, n_waiting, n_job; /* generations; those in state waiting; jobs on the thread pool */
+    int64_t created_s;
+    uint64_t n_hidden; /* outputs that ended with an id that must not reach a client */
+    bool draining, closing, tick_closed, server_closed;
+    void (*on_closed)(void *arg);
+    void *closed_arg;
+};
+
+/* ---- front.c ---- */
+void api__maybe_closed(struct ctl_front *f);
+
+/* ---- reply.c: answers that every endpoint shares ---- */
+/* A fresh 96-bit name as 24 hex digits. */
+void api__make_id(char hex[25]);
+/* The headers of every answer: request ids, CORS. */
+void api__add_common(struct http_exchange *x, const char *request_id);
+/* The common headers are set already. */
+void api__reply_error(struct http_exchange *x, const struct api_error *e);
+void api__reply_json(struct http_exchange *x, int status, const struct buf *body);
+
+/* ---- route.c ---- */
+struct api_call {
+    struct ctl_front *front;
+    struct http_exchange *x;
+    const char *rest; /* what follows the path of a route that ends in '/': percent-decoded; "" else */
+    const char *hex;  /* the name of this exchange */
+};
+typedef void (*api_handler_fn)(const struct api_call *call);
+void api__route(struct ctl_front *f, struct http_exchange *x);
+
+/* ---- models.c ---- */
+void api__get_models(const struct api_call *call);
+void api__get_model(const struct api_call *call);
+void api__get_health(const struct api_call *call);
+void api__get_live(const struct api_call *call);
+void api__get_status(const struct api_call *call);
+
+/* ---- run.c ---- */
+void api__post_chat(const struct api_call *call);
+void api__runs_submit(struct ctl_front *f); /* from the turn: read, check, give to the back */
+void api__runs_write(struct ctl_front *f);  /* from the turn: what the events of this turn left to write */
+void api__runs_tick(struct ctl_front *f);   /* from the timer */
+
+#endif

@@ -1,0 +1,51 @@
+/* Answers that every endpoint shares: ids, headers, errors. */
+#include "controller/api/internal.h"
+
+#include "common/base/check.h"
+
+#include <stdio.h>
+
+void api__make_id(char hex[25])
+{
+    static const char digit[] = "0123456789abcdef";
+    unsigned char raw[12];
+
+    if (uv_random(NULL, NULL, raw, sizeof raw, 0, NULL) != 0)
+        BUG("the system has no random bytes");
+    for (int i = 0; i < 12; i++) {
+        hex[2 * i] = digit[raw[i] >> 4];
+        hex[2 * i + 1] = digit[raw[i] & 15];
+    }
+    hex[24] = 0;
+}
+
+void api__add_common(struct http_exchange *x, const char *request_id)
+{
+    http_add_header(x, "x-request-id", request_id);
+    http_add_header(x, "request-id", request_id);
+    if (http_header(x, "Origin")) {
+        http_add_header(x, "Access-Control-Allow-Origin", "*");
+        http_add_header(x, "Access-Control-Expose-Headers", "x-request-id, request-id, retry-after");
+    }
+}
+
+void api__reply_json(struct http_exchange *x, int status, const struct buf *body)
+{
+    http_reply(x, status, "application/json; charset=utf-8", body->data, body->len);
+}
+
+void api__reply_error(struct http_exchange *x, const struct api_error *e)
+{
+    struct buf body = {0};
+    char retry[16];
+
+    if (api_error_retry_s(e)) {
+        snprintf(retry, sizeof retry, "%d", api_error_retry_s(e));
+        http_add_header(x, "Retry-After", retry);
+    }
+    if (e->kind == API_ERROR_quarantined) /* to try again would only kill more workers */
+        http_add_header(x, "x-should-retry", "false");
+    api_error_add(e, &body);
+    api__reply_json(x, api_error_status(e), &body);
+    buf_release(&body);
+}
