@@ -111,11 +111,11 @@ def check_parse():
 
 
 def check_bad_input():
-    """Each bad line gives an error object, the good line behind it its answer; plain forms end with one line, status 1."""
+    """Each bad line gives an error object, the good line behind it its answer; plain forms end with one line and 1."""
     bad = [b"", b"{", b"[1]", b"7", b'{"x": 1}', b'{"text": 3}', b'{"bytes_b64": "!"}', b'{"text": "\xff"}',
            b'{"text": "\\ud800"}', b'{"text": "' + b"[" * 5000 + b'"', b"[" * 100000]
-    for command, good in (("tokenize", b'{"text": "a"}'), ("render", b'{"messages": [{"role": "user", "content": "a"}]}'),
-                          ("parse", b'{"text": "a"}')):
+    request = b'{"messages": [{"role": "user", "content": "a"}]}'
+    for command, good in (("tokenize", b'{"text": "a"}'), ("render", request), ("parse", b'{"text": "a"}')):
         data = b"\n".join(bad + [good])
         out = run([command, "--model", TINY, "--jsonl"], data)[0].splitlines()
         expect(f"{command}: lines out", len(out), len(bad))  # the empty line is skipped, the good one added
