@@ -83,6 +83,14 @@ bool utf8_is_valid(const char *s, size_t n)
 {
     for (size_t i = 0; i < n;) {
         uint32_t cp;
+        uint64_t eight;
+        if (n - i >= sizeof eight) { /* most text is ASCII: eight bytes at once */
+            memcpy(&eight, s + i, sizeof eight);
+            if (!(eight & 0x8080808080808080u)) {
+                i += sizeof eight;
+                continue;
+            }
+        }
         int len = utf8_decode(s + i, n - i, &cp);
         if (len < 0)
             return false;
