@@ -20,7 +20,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MDL_SHARDS_MAX = 4096, MDL_HEADER_MAX = ST_HEADER_MAX, MDL_TENSORS_MAX = ST_TENSORS_MAX, MDL_INDEX_MAX = 100 << 20 };
+enum {
+    MDL_SHARDS_MAX = 4096,
+    MDL_HEADER_MAX = ST_HEADER_MAX,
+    MDL_TENSORS_MAX = ST_TENSORS_MAX,
+    MDL_INDEX_MAX = 100 << 20,
+};
 
 struct mdl_ckpt;
 
@@ -29,8 +34,8 @@ struct mdl_ckpt;
  *   - model.safetensors;
  *   - all of NAME-00001-of-0000N.safetensors (one NAME; none may be missing);
  *   - all *.safetensors.
- * Checks every header (lengths, offsets, overlaps, dtype and shape against byte count, repeated names,
- * also two spellings of one name), the index file where there is one, and that no shard is missing. Which tensors the MODEL
+ * Checks every header (lengths, offsets, overlaps, dtype and shape against byte count, repeated names, also two
+ * spellings of one name), the index file where there is one, and that no shard is missing. Which tensors the MODEL
  * needs, with which shapes, is checked by mdl_weights_bind (weights.h). */
 int mdl_ckpt_open(const char *dir, struct mdl_ckpt **ckpt, struct err *err);
 void mdl_ckpt_close(struct mdl_ckpt **ckpt);
@@ -44,8 +49,10 @@ size_t mdl_ckpt_n_tensor(const struct mdl_ckpt *ckpt);
 const struct mdl_tensor *mdl_ckpt_at(const struct mdl_ckpt *ckpt, size_t i); /* in name order */
 uint64_t mdl_ckpt_bytes(const struct mdl_ckpt *ckpt);                      /* sum of tensor bytes */
 
-/* 64-bit fingerprint of configuration and of every tensor's name, dtype, shape and a sample of its bytes: equal for
- * equal models, whatever the sharding or spelling. Workers of one service must have the same. */
+/* 64-bit fingerprint of configuration, of every tensor's name, dtype and shape, and of a sample of the bytes (of every
+ * tensor but the experts, and of one expert tensor in 64): equal for equal models, whatever the sharding or spelling.
+ * Workers of one service must have the same. It tells models apart; it is no checksum. Reads some 3,000 pages of Flash,
+ * so ask once and keep it. */
 uint64_t mdl_ckpt_fingerprint(const struct mdl_ckpt *ckpt);
 
 /* The directory as it was given, and the name of the file that holds a tensor of this checkpoint; for messages. */
