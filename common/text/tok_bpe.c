@@ -6,9 +6,10 @@
 
 enum {
     POS_BITS = 40, /* heap entry: rank above, place in the piece below; lowest entry = lowest rank, then leftmost */
+    HEAP_WAYS = 4,
     MEMO_BITS = 11,
-    MEMO_BYTES_MAX = 32, /* longer pieces hardly ever come again */
-    MEMO_IDS_MAX = 10,
+    MEMO_BYTES_MAX = 64, /* longer pieces hardly ever come again */
+    MEMO_MISS_MIN = 64,  /* a short text is done before the memo pays */
 };
 #define GOLDEN 0x9E3779B97F4A7C15u
 
@@ -37,11 +38,11 @@ void tok_ids_add(struct tok_ids *ids, int32_t id)
 
 /* ---- merge table -------------------------------------------------------------------------------------- */
 
-/* Slots are a power of two and at most a quarter full, so that a look-up that fails (most do) ends at once. */
+/* Slots are a power of two and at most half full. */
 static int table_shift(uint32_t n)
 {
     int shift = 64 - 4;
-    while (((uint64_t)1 << (64 - shift)) < (uint64_t)n * 3)
+    while (((uint64_t)1 << (64 - shift)) < (uint64_t)n * 2)
         shift--;
     return shift;
 }
@@ -137,11 +138,22 @@ void tok__words_add(struct tok_words *w, const char *s, size_t n, uint32_t id)
     uint64_t key = word_key(s, n);
     size_t mask = ((size_t)1 << (64 - w->shift)) - 1, i = word_home(key, n, w->shift);
 
-    ASSERT(n > 0 && n <= UINT32_MAX && w->n < mask);
+    ASSERT(n > 0 && n < UINT32_MAX && w->n < mask);
     while (w->slot[i].len)
         i = (i + 1) & mask;
     w->slot[i] = (struct tok_word){.key = key, .id = id, .len = (uint32_t)n};
     w->n++;
+}
+
+void tok__words_remove(struct tok_words *w, const char *s, size_t n, uint32_t id)
+{
+    size_t mask = ((size_t)1 << (64 - w->shift)) - 1, i = word_home(word_key(s, n), n, w->shift);
+
+    while (w->slot[i].id != id || !w->slot[i].len) {
+        ASSERT(w->slot[i].len);
+        i = (i + 1) & mask;
+    }
+    w->slot[i].len = UINT32_MAX; /* equals no length, and is not empty either: others behind it are still found */
 }
 
 static inline uint32_t find_word(const struct tok *tok, const struct tok_words *w, const char *s, size_t n,
@@ -151,7 +163,7 @@ static inline uint32_t find_word(const struct tok *tok, const struct tok_words *
 
     for (size_t i = word_home(key, n, w->shift);; i = (i + 1) & mask) {
         const struct tok_word *slot = &w->slot[i];
-        if (slot->key == key && slot->len == n && (n <= 8 || memcmp(tok->bytes + tok->at[slot->id], s, n) == 0))
+        if (slot->key == key && slot->len == n && n < UINT32_MAX && (n <= 8 || memcmp(tok->bytes + tok->at[slot->id], s, n) == 0))
             return slot->id;
         if (!slot->len)
             return TOK_NONE;
@@ -220,16 +232,17 @@ void tok__bpe_short(const struct tok *tok, const char *piece, size_t n, struct t
     ids->n += k;
 }
 
+/* A heap of HEAP_WAYS children per entry: half the levels of a binary one, and one cache line per level. */
 static void sift_down(uint64_t *heap, size_t n, size_t i)
 {
     uint64_t v = heap[i];
 
     for (;;) {
-        size_t c = 2 * i + 1;
-        if (c >= n)
+        size_t first = HEAP_WAYS * i + 1, end = first + HEAP_WAYS < n ? first + HEAP_WAYS : n, c = first;
+        if (first >= n)
             break;
-        if (c + 1 < n && heap[c + 1] < heap[c])
-            c++;
+        for (size_t k = first + 1; k < end; k++)
+            c = heap[k] < heap[c] ? k : c;
         if (heap[c] >= v)
             break;
         heap[i] = heap[c];
@@ -242,9 +255,9 @@ static void sift_up(uint64_t *heap, size_t i)
 {
     uint64_t v = heap[i];
 
-    while (i > 0 && heap[(i - 1) / 2] > v) {
-        heap[i] = heap[(i - 1) / 2];
-        i = (i - 1) / 2;
+    while (i > 0 && heap[(i - 1) / HEAP_WAYS] > v) {
+        heap[i] = heap[(i - 1) / HEAP_WAYS];
+        i = (i - 1) / HEAP_WAYS;
     }
     heap[i] = v;
 }
@@ -272,7 +285,7 @@ static size_t start_heap(const struct tok *tok, struct tok_scratch *s, const cha
         if (rank != TOK_NONE)
             s->heap[n_heap++] = (uint64_t)rank << POS_BITS | i;
     }
-    for (size_t i = n_heap / 2; i-- > 0;)
+    for (size_t i = (n_heap + HEAP_WAYS - 1) / HEAP_WAYS; i-- > 0;)
         sift_down(s->heap, n_heap, i);
     return n_heap;
 }
@@ -334,12 +347,47 @@ void tok__bpe(const struct tok *tok, struct tok_scratch *s, const char *piece, s
 
 /* ---- pieces ------------------------------------------------------------------------------------------- */
 
+/* One piece met before in this call: where it stands in the text, and where its ids stand among those appended. */
+struct tok_memo {
+    uint64_t key;
+    const char *piece;
+    size_t ids_at;
+    uint32_t len, n_id; /* len 0: empty */
+};
+
+/* Pieces that are no entry of the vocabulary: words of several tokens, which come again and again in one text. The memo
+ * has a fixed size; a newer piece takes the place of an older one. */
+static void memo_piece(const struct tok *tok, struct tok_scratch *s, const char *piece, size_t n, uint64_t key,
+                       struct tok_ids *ids)
+{
+    if (!s->memo) {
+        if (s->n_miss++ < MEMO_MISS_MIN) {
+            tok__bpe(tok, s, piece, n, ids);
+            return;
+        }
+        s->memo = mem_array((size_t)1 << MEMO_BITS, sizeof *s->memo);
+    }
+    struct tok_memo *m = &s->memo[word_home(key, n, 64 - MEMO_BITS)];
+    if (m->key == key && m->len == n && (n <= 8 || memcmp(m->piece, piece, n) == 0)) {
+        int32_t *out = tok__ids_room(ids, m->n_id);
+        memcpy(out, ids->id + m->ids_at, m->n_id * sizeof *out);
+        ids->n += m->n_id;
+        return;
+    }
+    size_t at = ids->n;
+    tok__bpe(tok, s, piece, n, ids);
+    *m = (struct tok_memo){.key = key, .piece = piece, .ids_at = at, .len = (uint32_t)n, .n_id = (uint32_t)(ids->n - at)};
+}
+
 void tok__piece(const struct tok *tok, struct tok_scratch *s, const char *piece, size_t n, struct tok_ids *ids)
 {
-    uint32_t id = find_word(tok, &tok->words, piece, n, word_key(piece, n));
+    uint64_t key = word_key(piece, n);
+    uint32_t id = find_word(tok, &tok->words, piece, n, key);
 
     if (id != TOK_NONE)
         tok_ids_add(ids, (int32_t)id);
+    else if (n <= MEMO_BYTES_MAX)
+        memo_piece(tok, s, piece, n, key, ids);
     else
         tok__bpe(tok, s, piece, n, ids);
 }

@@ -70,8 +70,9 @@ void tok__merges_add(struct tok_merges *m, uint32_t left, uint32_t right, uint32
 uint32_t tok__merges_find(const struct tok_merges *m, uint32_t left, uint32_t right); /* or TOK_NONE */
 
 void tok__words_init(struct tok_words *w, uint32_t n);
-/* bytes[0..n) = text of every id, for keys longer than 8 bytes. Adding expects that the word is not there yet. */
+/* s[0..n) is the text of id in tok->bytes. Adding expects that the word is not there yet, removing that it is. */
 void tok__words_add(struct tok_words *w, const char *s, size_t n, uint32_t id);
+void tok__words_remove(struct tok_words *w, const char *s, size_t n, uint32_t id);
 uint32_t tok__words_find(const struct tok_words *w, const struct tok *tok, const char *s, size_t n); /* or TOK_NONE */
 
 /* Working memory of one tok_encode call; {0} is empty. */
@@ -79,21 +80,22 @@ struct tok_node {
     size_t prev, next;
     uint32_t id;
 };
-struct tok_memo; /* pieces met before in this call */
+struct tok_memo;
 struct tok_scratch {
     uint64_t *heap;
     struct tok_node *node;
     size_t cap; /* of heap and node, in bytes of piece */
-    struct tok_memo *memo;
+    struct tok_memo *memo; /* pieces met before in this call; NULL while it would not pay */
+    uint32_t n_miss;
 };
 void tok__scratch_release(struct tok_scratch *s);
 
 /* Append the ids of one piece (n >= 1 bytes). tok__bpe never takes a whole entry as a short cut; tok__piece does where
- * that is the same, and remembers. */
+ * that is the same, and remembers: during one call text and ids must not be moved or dropped. */
 void tok__bpe(const struct tok *tok, struct tok_scratch *s, const char *piece, size_t n, struct tok_ids *ids);
 void tok__piece(const struct tok *tok, struct tok_scratch *s, const char *piece, size_t n, struct tok_ids *ids);
 /* The two ways behind tok__bpe, for any n: quadratic without memory for n <= TOK_SHORT_MAX, and a heap. */
-enum { TOK_SHORT_MAX = 96 };
+enum { TOK_SHORT_MAX = 64 };
 void tok__bpe_short(const struct tok *tok, const char *piece, size_t n, struct tok_ids *ids);
 void tok__bpe_heap(const struct tok *tok, struct tok_scratch *s, const char *piece, size_t n, struct tok_ids *ids);
 

@@ -31,7 +31,6 @@ struct loader {
     struct entry *entry;   /* [n_id] */
     uint32_t n_id;         /* ids may be 0 .. n_id - 1; n_vocab once it is known that there is no gap */
     struct buf bytes;      /* what becomes tok->bytes */
-    struct tok_words word; /* every entry of the vocabulary that is made of byte symbols */
 };
 
 static int fail(struct loader *ld, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -338,12 +337,12 @@ static int read_bytes(struct loader *ld)
     tok->bytes = buf_take(&ld->bytes, NULL);
     for (int b = 0; b < TOK_N_BYTE; b++)
         tok->byte_id[b] = TOK_NONE;
-    tok__words_init(&ld->word, ld->n_id);
+    tok__words_init(&tok->words, ld->n_id);
     for (uint32_t id = 0; id < ld->n_id; id++) {
         size_t n = tok->at[id + 1] - tok->at[id];
         if (tok->flag[id] & TOK_ADDED)
             continue;
-        tok__words_add(&ld->word, tok->bytes + tok->at[id], n, id);
+        tok__words_add(&tok->words, tok->bytes + tok->at[id], n, id);
         if (n == 1)
             tok->byte_id[(unsigned char)tok->bytes[tok->at[id]]] = id;
     }
@@ -398,9 +397,9 @@ static int read_merges(struct loader *ld)
         rc = read_merge(ld, j, k, &b, &n_left);
         if (rc)
             goto out;
-        uint32_t left = tok__words_find(&ld->word, tok, b.data, n_left);
-        uint32_t right = tok__words_find(&ld->word, tok, b.data + n_left, b.len - n_left);
-        uint32_t result = tok__words_find(&ld->word, tok, b.data, b.len);
+        uint32_t left = tok__words_find(&tok->words, tok, b.data, n_left);
+        uint32_t right = tok__words_find(&tok->words, tok, b.data + n_left, b.len - n_left);
+        uint32_t result = tok__words_find(&tok->words, tok, b.data, b.len);
         if (left == TOK_NONE || right == TOK_NONE || result == TOK_NONE) {
             rc = fail(ld, ERR_FORMAT, "merge %u names %s that is not in the vocabulary", k,
                       left == TOK_NONE ? "a left part" : right == TOK_NONE ? "a right part" : "a result");
@@ -428,13 +427,13 @@ static void make_byte_pairs(struct tok *tok)
             tok->byte_pair[l << 8 | r] = tok__merges_find(&tok->merges, tok->byte_id[l], tok->byte_id[r]);
 }
 
-/* A piece that equals an entry is that entry's id only if the merges lead there: found out once, here. */
-static void make_words(struct tok *tok)
+/* A piece that equals an entry is that entry's id only if the merges lead there: found out once, here. Until now the
+ * words were all entries made of byte symbols. */
+static void check_words(struct tok *tok)
 {
     struct tok_scratch scratch = {0};
     struct tok_ids ids = {0};
 
-    tok__words_init(&tok->words, (uint32_t)tok->n_vocab);
     for (int32_t id = 0; id < tok->n_vocab; id++) {
         const char *s = tok->bytes + tok->at[id];
         size_t n = tok->at[id + 1] - tok->at[id];
@@ -442,8 +441,8 @@ static void make_words(struct tok *tok)
             continue;
         ids.n = 0;
         tok__bpe(tok, &scratch, s, n, &ids);
-        if (ids.n == 1 && ids.id[0] == id)
-            tok__words_add(&tok->words, s, n, (uint32_t)id);
+        if (ids.n != 1 || ids.id[0] != id)
+            tok__words_remove(&tok->words, s, n, (uint32_t)id);
     }
     tok__scratch_release(&scratch);
     tok_ids_release(&ids);
@@ -514,7 +513,7 @@ static int load(struct loader *ld, const char *dir, const struct buf *text)
         (rc = read_merges(ld)) || (rc = find_eos(ld, dir)))
         return rc;
     make_byte_pairs(ld->tok);
-    make_words(ld->tok);
+    check_words(ld->tok);
     return 0;
 }
 
@@ -535,7 +534,6 @@ int tok_open(const char *dir, struct tok **tok, struct err *err)
     else
         *tok = ld.tok;
     mem_free(ld.entry);
-    mem_free(ld.word.slot);
     buf_release(&ld.bytes);
     buf_release(&text);
     arena_release(&ld.arena);

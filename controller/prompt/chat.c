@@ -42,9 +42,11 @@ int chat_render_completion(const struct json *request, struct chat_prompt *out, 
         return err_set(chat__at(fault, "%s", ""), ERR_ARG, "the request is no JSON object");
     const struct json *prompt = json_get(request, "prompt"), *suffix = json_get(request, "suffix");
     if (!json_is(prompt, JSON_STRING))
-        return err_set(chat__at(fault, "prompt"), ERR_ARG, "prompt has to be a string, not %s", json_kind_name(prompt));
+        return err_set(chat__at(fault, "prompt"), ERR_ARG, "prompt has to be a string, not %s",
+                       json_kind_name(prompt));
     if (!chat__is_absent(suffix) && suffix->kind != JSON_STRING)
-        return err_set(chat__at(fault, "suffix"), ERR_ARG, "suffix has to be a string, not %s", json_kind_name(suffix));
+        return err_set(chat__at(fault, "suffix"), ERR_ARG, "suffix has to be a string, not %s",
+                       json_kind_name(suffix));
     buf_add_str(&out->text, CHAT_BOS);
     if (chat__is_absent(suffix)) {
         buf_add(&out->text, prompt->text, prompt->len);

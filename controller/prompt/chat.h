@@ -40,7 +40,8 @@ struct chat_fault {
 int chat_render_api(const struct json *request, enum chat_profile profile, struct chat_prompt *out,
                     struct chat_fault *fault);
 
-/* Level `encoder`: an object with messages, context, thinking, effort, drop_thinking, add_bos as in chat.jsonl. No guards. */
+/* Level `encoder`: an object with messages, context, thinking, effort, drop_thinking, add_bos as in chat.jsonl.
+ * No guards. */
 int chat_render_encoder(const struct json *input, enum chat_profile profile, struct chat_prompt *out,
                         struct chat_fault *fault);
 

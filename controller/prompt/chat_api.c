@@ -43,8 +43,8 @@ static int read_reasoning(const struct json *j, const char *where, struct chat_t
         if (chat__is_absent(value))
             continue;
         if (value->kind != JSON_STRING)
-            return err_set(chat__at(fault, "%s.%s", where, names[i]), ERR_ARG, "%s has to be a string, not %s", names[i],
-                           json_kind_name(value));
+            return err_set(chat__at(fault, "%s.%s", where, names[i]), ERR_ARG, "%s has to be a string, not %s",
+                           names[i], json_kind_name(value));
         *text = chat__text(value);
         return 0;
     }
@@ -73,7 +73,8 @@ static int read_message(const struct json *j, uint32_t i, struct arena *arena, s
 
     snprintf(where, sizeof where, "messages[%u]", i);
     if (!json_is(j, JSON_OBJECT))
-        return err_set(chat__at(fault, "%s", where), ERR_ARG, "a message has to be an object, not %s", json_kind_name(j));
+        return err_set(chat__at(fault, "%s", where), ERR_ARG, "a message has to be an object, not %s",
+                       json_kind_name(j));
     *m = (struct chat_msg){.place = i, .reasoning = chat__text(NULL), .id = chat__text(NULL)};
     int rc = read_role(j, where, &m->role, fault);
     if (rc)
@@ -110,8 +111,9 @@ static int check_last(const struct json *request, struct chat_list *list, struct
     if (json_is(go_on, JSON_TRUE))
         last->wo_eos = true;
     if (last->role == CHAT_ASSISTANT && !last->wo_eos)
-        return err_set(chat__at(fault, "messages[%u].role", last->place), ERR_ARG,
-                       "the last message has to be from user, tool or system, or an assistant message with prefix true");
+        return err_set(
+            chat__at(fault, "messages[%u].role", last->place), ERR_ARG,
+            "the last message has to be from user, tool or system, or an assistant message with prefix true");
     return 0;
 }
 

@@ -15,9 +15,9 @@ static const char effort_h[] =
 
 static const char effort_m[] =
     "Reasoning Effort: Beyond maximum — exhaustive, relentless, and uncompromising.\n"
-    "You MUST reason with the utmost depth and rigor, leaving absolutely nothing to chance: exhaustively decompose the "
-    "problem into its most fundamental components, trace every causal chain to its root, and resolve the underlying "
-    "cause rather than any surface symptom.\n"
+    "You MUST reason with the utmost depth and rigor, leaving absolutely nothing to chance: exhaustively decompose "
+    "the problem into its most fundamental components, trace every causal chain to its root, and resolve the "
+    "underlying cause rather than any surface symptom.\n"
     "Do not stop reasoning until you have independently verified the solution from multiple angles and are certain "
     "that no assumption remains unchecked and no error remains undiscovered.\n\n";
 
@@ -196,7 +196,7 @@ static int add_transition(struct render *r, size_t i)
         return 0;
     if (m->task.p)
         return add_task(r, m);
-    /* The official encoder opens no turn behind a system message, and the model then says nothing (section 8 rule 3). */
+    /* The official encoder opens no turn behind a system message: then the model says nothing (section 8 rule 3). */
     bool opens = m->role == CHAT_USER || m->role == CHAT_DEVELOPER || (m->role == CHAT_SYSTEM && r->o->api);
     if (opens)
         open_turn(r, r->o->thinking && (!r->drop || (long)i >= r->last_user));

@@ -34,7 +34,8 @@ static int read_string(const struct json *msg, const char *name, const char *whe
     return 0;
 }
 
-static int read_bool(const struct json *obj, const char *name, const char *where, bool *value, struct chat_fault *fault)
+static int read_bool(const struct json *obj, const char *name, const char *where, bool *value,
+                     struct chat_fault *fault)
 {
     const struct json *j = json_get(obj, name);
 
@@ -58,7 +59,8 @@ static int read_message(const struct json *j, const char *list, uint32_t i, stru
     snprintf(dotted, sizeof dotted, "%s.", where);
     snprintf(tools, sizeof tools, "%s.tools", where);
     if (!json_is(j, JSON_OBJECT))
-        return err_set(chat__at(fault, "%s", where), ERR_ARG, "a message has to be an object, not %s", json_kind_name(j));
+        return err_set(chat__at(fault, "%s", where), ERR_ARG, "a message has to be an object, not %s",
+                       json_kind_name(j));
     if (!json_is(role, JSON_STRING))
         return err_set(chat__at(fault, "%s.role", where), ERR_ARG, "a message needs a role");
     *m = (struct chat_msg){.role = role_of(role), .place = i};

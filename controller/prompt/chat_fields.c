@@ -22,16 +22,16 @@ int chat__read_list(const struct json *obj, const char *name, const struct json 
 }
 
 /* The text of part number i, as a piece of the message's text. skip: the part has none and no separator. */
-static int read_part(const struct json *part, uint32_t i, struct chat_content_rule rule, const char *where, bool *skip,
-                     struct buf *text, struct chat_fault *fault)
+static int read_part(const struct json *part, uint32_t i, struct chat_content_rule rule, const char *where,
+                     bool *skip, struct buf *text, struct chat_fault *fault)
 {
     const struct json *type = json_get(part, "type"), *t = json_get(part, "text");
     char shown[CHAT_SHOWN_MAX + 4];
 
     *skip = false;
     if (!json_is(part, JSON_OBJECT))
-        return err_set(chat__at(fault, "%s.content[%u]", where, i), ERR_ARG, "a content part has to be an object, not %s",
-                       json_kind_name(part));
+        return err_set(chat__at(fault, "%s.content[%u]", where, i), ERR_ARG,
+                       "a content part has to be an object, not %s", json_kind_name(part));
     if (!json_is(type, JSON_STRING))
         return err_set(chat__at(fault, "%s.content[%u].type", where, i), ERR_ARG, "a content part needs a type");
     if (json_is_str(type, "text")) {
@@ -97,8 +97,8 @@ static int read_call(const struct json *j, const char *where, uint32_t i, bool a
     char shown[CHAT_SHOWN_MAX + 4];
 
     if (!json_is(j, JSON_OBJECT))
-        return err_set(chat__at(fault, "%s.tool_calls[%u]", where, i), ERR_ARG, "a tool call has to be an object, not %s",
-                       json_kind_name(j));
+        return err_set(chat__at(fault, "%s.tool_calls[%u]", where, i), ERR_ARG,
+                       "a tool call has to be an object, not %s", json_kind_name(j));
     if (api && !chat__is_absent(type) && !json_is_str(type, "function"))
         return err_set(chat__at(fault, "%s.tool_calls[%u].type", where, i), ERR_ARG,
                        "tool calls of type '%s' are not supported, only 'function'", chat__shown(type, shown));
@@ -153,7 +153,8 @@ static int check_tool(const struct json *tool, const char *where, uint32_t i, st
         return err_set(chat__at(fault, "%s[%u].type", where, i), ERR_ARG,
                        "tools of type '%s' are not supported, only 'function'", chat__shown(type, shown));
     if (!json_is(function, JSON_OBJECT))
-        return err_set(chat__at(fault, "%s[%u].function", where, i), ERR_ARG, "a tool needs a function, which is an object");
+        return err_set(chat__at(fault, "%s[%u].function", where, i), ERR_ARG,
+                       "a tool needs a function, which is an object");
     if (!json_is(name, JSON_STRING) || name->len == 0)
         return err_set(chat__at(fault, "%s[%u].function.name", where, i), ERR_ARG, "a function needs a name");
     if (!chat__is_absent(parameters) && parameters->kind != JSON_OBJECT)
@@ -171,7 +172,8 @@ int chat__read_tools(const struct json *obj, const char *where, const struct jso
     if (chat__is_absent(list))
         return 0;
     if (list->kind != JSON_ARRAY)
-        return err_set(chat__at(fault, "%s", where), ERR_ARG, "tools have to be a list, not %s", json_kind_name(list));
+        return err_set(chat__at(fault, "%s", where), ERR_ARG, "tools have to be a list, not %s",
+                       json_kind_name(list));
     if (list->n > CHAT_TOOLS_MAX)
         return err_set(chat__at(fault, "%s", where), ERR_ARG, "%u tools are more than the limit of %d", list->n,
                        CHAT_TOOLS_MAX);

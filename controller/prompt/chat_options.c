@@ -40,9 +40,10 @@ static int read_effort(const struct json *obj, const char *where, struct wish *w
         w->has_effort = true;
         return 0;
     }
-    return err_set(chat__at(fault, "%sreasoning_effort", where), ERR_ARG,
-                   "reasoning_effort '%s' is unknown, it has to be none, minimal, low, medium, high, xhigh, max or ultra",
-                   chat__shown(said, shown));
+    return err_set(
+        chat__at(fault, "%sreasoning_effort", where), ERR_ARG,
+        "reasoning_effort '%s' is unknown, it has to be none, minimal, low, medium, high, xhigh, max or ultra",
+        chat__shown(said, shown));
 }
 
 static int read_switch(const struct json *kwargs, const char *name, struct wish *w, struct chat_fault *fault)
@@ -52,8 +53,8 @@ static int read_switch(const struct json *kwargs, const char *name, struct wish 
     if (chat__is_absent(j))
         return 0;
     if (!json_is_bool(j))
-        return err_set(chat__at(fault, "chat_template_kwargs.%s", name), ERR_ARG, "%s has to be true or false, not %s",
-                       name, json_kind_name(j));
+        return err_set(chat__at(fault, "chat_template_kwargs.%s", name), ERR_ARG,
+                       "%s has to be true or false, not %s", name, json_kind_name(j));
     if (j->kind == JSON_FALSE)
         w->off = true;
     return 0;
@@ -86,7 +87,8 @@ int chat__read_thinking(const struct json *request, struct chat_opts *o, struct 
         if (json_is_str(type, "disabled"))
             w.off = true;
         else if (!json_is_str(type, "enabled"))
-            return err_set(chat__at(fault, "thinking.type"), ERR_ARG, "type of thinking has to be enabled or disabled");
+            return err_set(chat__at(fault, "thinking.type"), ERR_ARG,
+                           "type of thinking has to be enabled or disabled");
     }
     int rc = read_effort(request, "", &w, fault);
     if (!rc)
@@ -113,7 +115,8 @@ static bool is_tool(const struct json *tools, const struct json *name)
 }
 
 /* {"type": "function", "function": {"name"}}: has to name one of the tools. */
-static int check_named(const struct json *choice, const struct json *tools, const char *where, struct chat_fault *fault)
+static int check_named(const struct json *choice, const struct json *tools, const char *where,
+                       struct chat_fault *fault)
 {
     const struct json *name = json_get(json_get(choice, "function"), "name");
     char shown[CHAT_SHOWN_MAX + 4];
@@ -137,8 +140,8 @@ static int check_allowed(const struct json *choice, const struct json *tools, st
     uint32_t i = 0;
 
     if (!json_is(allowed, JSON_OBJECT))
-        return err_set(chat__at(fault, "tool_choice.allowed_tools"), ERR_ARG, "allowed_tools has to be an object, not %s",
-                       json_kind_name(allowed));
+        return err_set(chat__at(fault, "tool_choice.allowed_tools"), ERR_ARG,
+                       "allowed_tools has to be an object, not %s", json_kind_name(allowed));
     if (!json_is_str(mode, "auto") && !json_is_str(mode, "required"))
         return err_set(chat__at(fault, "tool_choice.allowed_tools.mode"), ERR_ARG, "mode has to be auto or required");
     if (!json_is(list, JSON_ARRAY) || list->n == 0 || list->n > CHAT_TOOLS_MAX)

@@ -12,7 +12,8 @@ static const char tools_head[] =
     "\n"
     "<" CHAT_DSML "tool_calls>\n"
     "<" CHAT_DSML "invoke name=\"$TOOL_NAME\">\n"
-    "<" CHAT_DSML "parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</" CHAT_DSML "parameter>\n"
+    "<" CHAT_DSML "parameter name=\"$PARAMETER_NAME\" string=\"true|false\">$PARAMETER_VALUE</" CHAT_DSML
+    "parameter>\n"
     "...\n"
     "</" CHAT_DSML "invoke>\n"
     "<" CHAT_DSML "invoke name=\"$TOOL_NAME2\">\n"
@@ -97,8 +98,7 @@ static int add_arguments(struct chat_prompt *out, const struct chat_opts *o, con
     }
     if (o->api && (arguments->kind == JSON_NULL || arguments->len == 0))
         return 0;
-    if (arguments->kind == JSON_STRING &&
-        json_parse(arguments->text, arguments->len, 0, arena, &parsed, NULL) == 0) {
+    if (arguments->kind == JSON_STRING && json_parse(arguments->text, arguments->len, 0, arena, &parsed, NULL) == 0) {
         if (parsed->kind == JSON_OBJECT) {
             add_params(out, o->api, parsed);
             return 0;
@@ -111,8 +111,8 @@ static int add_arguments(struct chat_prompt *out, const struct chat_opts *o, con
     return 0;
 }
 
-int chat__add_calls(struct chat_prompt *out, const struct chat_opts *o, const struct chat_msg *msg, struct arena *arena,
-                    struct chat_fault *fault)
+int chat__add_calls(struct chat_prompt *out, const struct chat_opts *o, const struct chat_msg *msg,
+                    struct arena *arena, struct chat_fault *fault)
 {
     if (msg->n_call == 0)
         return 0;

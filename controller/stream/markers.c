@@ -12,7 +12,10 @@ struct spelling {
     const char *text;
 };
 
-#define SPELL(marker, text) {marker, sizeof(text) - 1, text}
+#define SPELL(marker, text)            \
+    {                                  \
+        marker, sizeof(text) - 1, text \
+    }
 
 static const struct spelling spellings[] = {
     SPELL(MARK_THINK, "<think>"),

@@ -44,9 +44,9 @@ struct parse {
     bool reasoning;  /* ST_TEXT: rule 1's R, else C */
     bool seen_block; /* closers are swallowed from now on */
 
-    struct buf pend; /* text that was fed and not consumed */
-    size_t pos;      /* consumed bytes of pend during a feed */
-    size_t scan;     /* bytes behind pos that this state has looked at already */
+    struct buf pend;  /* text that was fed and not consumed */
+    size_t pos;       /* consumed bytes of pend during a feed */
+    size_t scan;      /* bytes behind pos that this state has looked at already */
     struct buf space; /* white space that waits in ST_BLOCK and ST_AFTER */
 
     int n_call, n_complete;

@@ -29,7 +29,8 @@ struct parse_events {
 struct parse_opts {
     bool in_reasoning; /* chat_prompt.in_reasoning */
     bool tools_on;     /* chat_prompt.tools_on; false: rules 4-10 off */
-    const struct json *tools; /* array of {"type":"function","function":{...}} for rule 9, may be NULL; must outlive the parser */
+    /* Array of {"type":"function","function":{...}} for rule 9, may be NULL; must outlive the parser. */
+    const struct json *tools;
 };
 
 struct parse *parse_new(const struct parse_opts *opts, const struct parse_events *events, void *arg);

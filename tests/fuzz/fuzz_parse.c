@@ -29,8 +29,9 @@ static const char *const markers[] = {
 };
 enum { MARKER_BYTE = 0xF5 }; /* 0xF5-0xFF never occur in UTF-8 */
 
-static const char tools_text[] = "[{\"type\":\"function\",\"function\":{\"name\":\"bash\",\"parameters\":{\"type\":\"object\","
-                                 "\"properties\":{\"command\":{},\"timeout\":{}}}}}]";
+static const char tools_text[] =
+    "[{\"type\":\"function\",\"function\":{\"name\":\"bash\",\"parameters\":{\"type\":\"object\","
+    "\"properties\":{\"command\":{},\"timeout\":{}}}}}]";
 
 static void expand(const uint8_t *data, size_t size, struct buf *text)
 {

@@ -44,8 +44,10 @@ size_t mdl_ckpt_n_tensor(const struct mdl_ckpt *ckpt);
 const struct mdl_tensor *mdl_ckpt_at(const struct mdl_ckpt *ckpt, size_t i); /* in name order */
 uint64_t mdl_ckpt_bytes(const struct mdl_ckpt *ckpt);                      /* sum of tensor bytes */
 
-/* 64-bit fingerprint of configuration and of every tensor's name, dtype, shape and a sample of its bytes: equal for
- * equal models, whatever the sharding or spelling. Workers of one service must have the same. */
+/* 64-bit fingerprint of configuration, of every tensor's name, dtype and shape, and of a sample of the bytes (of every
+ * tensor but the experts, and of one expert tensor in 64): equal for equal models, whatever the sharding or spelling.
+ * Workers of one service must have the same. It tells models apart; it is no checksum. Reads some 3,000 pages of Flash,
+ * so ask once and keep it. */
 uint64_t mdl_ckpt_fingerprint(const struct mdl_ckpt *ckpt);
 
 /* The directory as it was given, and the name of the file that holds a tensor of this checkpoint; for messages. */

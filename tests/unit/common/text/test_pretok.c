@@ -59,7 +59,7 @@ static const char *const rows[] = {
     "x|中文|y",
     "中文|龦", /* U+9FA6 is not in the CJK set */
     ".\n\n|a",
-    " \n |\n",
+    " \n \n| a",
     "\u200B\u200B|\u200Ba", /* the last one goes with the letter */
     "\u0378\u0379",         /* unassigned */
     " .|\u0301a",

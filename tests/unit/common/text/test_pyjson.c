@@ -1,6 +1,6 @@
-/* Proves: pyjson_add writes what Python's json.dumps(x, ensure_ascii=False) writes: all lines of pyjson.jsonl, and floats
- * at the places where shortest digits are hard (powers of two, where the closest decimal of the fewest digits does
- * not read back; expected texts are Python's repr). */
+/* Proves: pyjson_add writes what Python's json.dumps(x, ensure_ascii=False) writes: all lines of pyjson.jsonl, and
+ * floats at the places where shortest digits are hard (powers of two, where the closest decimal of the fewest digits
+ * does not read back; expected texts are Python's repr). */
 #include "common/text/pyjson.h"
 #include "tests/unit/common/text/vectors.h"
 

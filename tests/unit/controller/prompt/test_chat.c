@@ -47,7 +47,8 @@ static void check_ids(const char *name, const struct chat_prompt *p, bool guarde
     tok_encode(v4, p->text.data, p->text.len, guarded ? p->guard : NULL, guarded ? p->n_guard : 0, &got);
     for (size_t i = 0; i < got.n && i < want.n; i++)
         if (got.id[i] != want.id[i])
-            fail_msg("%s: id %zu is %d, not %d (%s guards)", name, i, got.id[i], want.id[i], guarded ? "with" : "without");
+            fail_msg("%s: id %zu is %d, not %d (%s guards)", name, i, got.id[i], want.id[i],
+                     guarded ? "with" : "without");
     assert_int_equal(got.n, want.n);
     tok_ids_release(&got);
 }
@@ -82,10 +83,12 @@ static void check_line(const struct json *line, struct arena *arena)
     check_ids(name, &p, false, vec_ids(arena, json_get(line, "ids")));
     check_ids(name, &p, true, vec_ids(arena, guarded ? guarded : json_get(line, "ids")));
     static const char think[] = "<think>";
-    bool ends = p.text.len >= sizeof think - 1 && memcmp(p.text.data + p.text.len - (sizeof think - 1), think, sizeof think - 1) == 0;
+    bool ends = p.text.len >= sizeof think - 1 &&
+                memcmp(p.text.data + p.text.len - (sizeof think - 1), think, sizeof think - 1) == 0;
     assert_int_equal(p.in_reasoning, ends);
     for (size_t i = 0; i < p.n_guard; i++)
-        assert_true(p.guard[i].begin < p.guard[i].end && p.guard[i].end <= p.text.len && (i == 0 || p.guard[i].begin > p.guard[i - 1].end));
+        assert_true(p.guard[i].begin < p.guard[i].end && p.guard[i].end <= p.text.len &&
+                    (i == 0 || p.guard[i].begin > p.guard[i - 1].end));
     chat_prompt_release(&p);
 }
 
@@ -148,14 +151,20 @@ static void check_official(const char *in, const char *out, const char *thinking
 static void test_official(void **state)
 {
     (void)state;
-    check_official(TEST_DATA("vectors/official_chat/test_input_1.json"), TEST_DATA("vectors/official_chat/test_output_1.txt"), "thinking");
-    check_official(TEST_DATA("vectors/official_chat/test_input_4.json"), TEST_DATA("vectors/official_chat/test_output_4.txt"), "chat");
+    check_official(TEST_DATA("vectors/official_chat/test_input_1.json"),
+                   TEST_DATA("vectors/official_chat/test_output_1.txt"), "thinking");
+    check_official(TEST_DATA("vectors/official_chat/test_input_4.json"),
+                   TEST_DATA("vectors/official_chat/test_output_4.txt"), "chat");
 }
 
 static void test_completion_faults(void **state)
 {
     static const char *const rows[][2] = {
-        {"[]", ""}, {"{}", "prompt"}, {"{\"prompt\":1}", "prompt"}, {"{\"prompt\":[\"a\"]}", "prompt"}, {"{\"prompt\":\"a\",\"suffix\":1}", "suffix"},
+        {"[]", ""},
+        {"{}", "prompt"},
+        {"{\"prompt\":1}", "prompt"},
+        {"{\"prompt\":[\"a\"]}", "prompt"},
+        {"{\"prompt\":\"a\",\"suffix\":1}", "suffix"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -174,7 +183,9 @@ static void test_completion_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors), cmocka_unit_test(test_official), cmocka_unit_test(test_completion_faults),
+        cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_official),
+        cmocka_unit_test(test_completion_faults),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }

@@ -35,9 +35,12 @@ static void test_faults(void **state)
         {"{\"thinking\":\"chat\",\"messages\":[],\"effort\":1}", "effort"},
         {"{\"thinking\":\"chat\",\"messages\":[{}]}", "messages[0].role"},
         {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":1}]}", "messages[0].content"},
-        {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"\",\"wo_eos\":1}]}", "messages[0].wo_eos"},
-        {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"\",\"task\":1}]}", "messages[0].task"},
-        {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"system\",\"content\":\"\",\"tools\":[{}]}]}", "messages[0].tools[0].type"},
+        {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"\",\"wo_eos\":1}]}",
+         "messages[0].wo_eos"},
+        {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"\",\"task\":1}]}",
+         "messages[0].task"},
+        {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"system\",\"content\":\"\",\"tools\":[{}]}]}",
+         "messages[0].tools[0].type"},
         {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{}}]}]}",
          "messages[0].tool_calls[0].function.name"},
         {"{\"thinking\":\"chat\",\"messages\":[{\"role\":\"critic\"}]}", "messages[0].role"},
@@ -77,15 +80,19 @@ static void check(const char *messages, const char *thinking, const char *want)
 static void test_corners(void **state)
 {
     (void)state;
-    check("{\"role\":\"critic\",\"content\":\"x\"},{\"role\":\"user\",\"content\":null}", "thinking", BOS USER ASST "<think>");
+    check("{\"role\":\"critic\",\"content\":\"x\"},{\"role\":\"user\",\"content\":null}", "thinking",
+          BOS USER ASST "<think>");
     check("{\"role\":\"user\",\"content\":\"a\",\"task\":\"query\"},{\"role\":\"user\",\"content\":\"b\"}", "chat",
           BOS USER "a" USER "b" ASST "</think>");
     check("{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"b\",\"task\":\"query\"}", "chat",
           BOS USER "a\n\nb" ASST "</think>");
     check("{\"role\":\"tool\",\"content\":null}", "chat", BOS USER "<tool_result></tool_result>" ASST "</think>");
-    check("{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"a\":1.50}}}]}", "chat",
-          BOS "\n\n<" D "tool_calls>\n<" D "invoke name=\"f\">\n<" D "parameter name=\"arguments\" string=\"false\">{\"a\": 1.5}</" D
-              "parameter>\n</" D "invoke>\n</" D "tool_calls>" EOS);
+    check("{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{"
+          "\"a\":1.50}}}]}",
+          "chat",
+          BOS "\n\n<" D "tool_calls>\n<" D "invoke name=\"f\">\n<" D
+              "parameter name=\"arguments\" string=\"false\">{\"a\": 1.5}</" D "parameter>\n</" D "invoke>\n</" D
+              "tool_calls>" EOS);
 }
 
 int main(void)

@@ -9,7 +9,8 @@
 
 enum { ALL = (MARK_NEWLINES << 1) - 1 };
 
-static void check(const char *text, size_t len, int set, enum marker_found found, size_t at, enum marker which, size_t n)
+static void check(const char *text, size_t len, int set, enum marker_found found, size_t at, enum marker which,
+                  size_t n)
 {
     enum marker got = 0;
     size_t got_at = 999, got_n = 0;
@@ -73,7 +74,9 @@ static void test_is_dsml(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_cut), cmocka_unit_test(test_not_in_set), cmocka_unit_test(test_is_dsml),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_not_in_set),
+        cmocka_unit_test(test_is_dsml),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,7 +35,8 @@ static void test_openai(void **state)
     (void)state;
     check_openai("", "a\"b", "{\"role\": \"assistant\", \"content\": \"a\\\"b\", \"refusal\": null}");
     check_openai("", "", "{\"role\": \"assistant\", \"content\": \"\", \"refusal\": null}");
-    check_openai("r", "", "{\"role\": \"assistant\", \"content\": null, \"refusal\": null, \"reasoning_content\": \"r\"}");
+    check_openai("r", "",
+                 "{\"role\": \"assistant\", \"content\": null, \"refusal\": null, \"reasoning_content\": \"r\"}");
 }
 
 static void test_openai_calls(void **state)
@@ -46,9 +47,10 @@ static void test_openai_calls(void **state)
 
     fill(&m, "", "", "f", true);
     message_add_openai(&m, "call_x_", &out);
-    static const char head[] = "{\"role\": \"assistant\", \"content\": null, \"refusal\": null, \"tool_calls\": [{\"id\": "
-                               "\"call_x_0\", \"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": \"{}\"}}, "
-                               "{\"id\": \"call_x_1\", ";
+    static const char head[] =
+        "{\"role\": \"assistant\", \"content\": null, \"refusal\": null, \"tool_calls\": [{\"id\": "
+        "\"call_x_0\", \"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": \"{}\"}}, "
+        "{\"id\": \"call_x_1\", ";
     assert_memory_equal(out.data, head, sizeof head - 1);
     assert_non_null(strstr(out.data, "\"call_x_5\""));
     assert_string_equal(out.data + out.len - 5, "\"}}]}");
@@ -77,7 +79,9 @@ static void test_finish_reason(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_openai), cmocka_unit_test(test_openai_calls), cmocka_unit_test(test_finish_reason),
+        cmocka_unit_test(test_openai),
+        cmocka_unit_test(test_openai_calls),
+        cmocka_unit_test(test_finish_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,202 @@
+/* Proves: each rule of the planner on small written-out cases, and on random ones that no budget is ever overdrawn, that
+ * someone always advances, and that nobody of lower rank is admitted past somebody who waits. */
+#include "tests/unit/test.h"
+#include "worker/sched/plan.h"
+
+#include <string.h>
+
+static int order[64];
+
+static struct wrk_plan_seq running(uint64_t arrival, int32_t priority, int64_t n_tok, int64_t n_done)
+{
+    return (struct wrk_plan_seq){.is_running = true,
+                                 .priority = priority,
+                                 .arrival = arrival,
+                                 .n_tok = n_tok,
+                                 .n_done = n_done,
+                                 .n_block = wrk_plan_blocks(n_tok)};
+}
+
+static struct wrk_plan_seq waiting(uint64_t arrival, int32_t priority, int64_t n_tok)
+{
+    return (struct wrk_plan_seq){.priority = priority, .arrival = arrival, .n_tok = n_tok};
+}
+
+static void test_blocks(void **state)
+{
+    (void)state;
+    assert_int_equal(wrk_plan_blocks(0), 0);
+    assert_int_equal(wrk_plan_blocks(1), 1);
+    assert_int_equal(wrk_plan_blocks(128), 1);
+    assert_int_equal(wrk_plan_blocks(129), 2);
+}
+
+/* Decode rows first, whatever the order; then prefill in order, cut at the budget. */
+static void test_decode_before_prefill(void **state)
+{
+    struct wrk_plan_seq s[] = {running(0, 5, 500, 0), running(1, 0, 11, 10), running(2, 0, 300, 100), running(3, 0, 21, 20)};
+    struct wrk_plan_room room = {.n_row = 600, .n_slot_free = 0, .n_block_free = 0};
+    (void)state;
+    assert_int_equal(wrk_plan_make(&room, s, 4, order), 600);
+    assert_int_equal(s[1].n_row, 1);
+    assert_int_equal(s[3].n_row, 1);
+    assert_int_equal(s[0].n_row, 500);
+    assert_int_equal(s[2].n_row, 98);
+    room.n_row = 1; /* not even all decodes: the older one */
+    assert_int_equal(wrk_plan_make(&room, s, 4, order), 1);
+    assert_int_equal(s[1].n_row, 1);
+    assert_int_equal(s[3].n_row, 0);
+}
+
+static void test_admission(void **state)
+{
+    struct wrk_plan_seq s[] = {waiting(0, 0, 100), waiting(1, 7, 300), waiting(2, 0, 10)};
+    struct wrk_plan_room room = {.n_row = 350, .n_slot_free = 2, .n_block_free = 6};
+    (void)state;
+    /* Priority first: 300 tokens take 3 blocks; then 100 tokens take 1 and need 2 to grow: 6 are just enough. */
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 350);
+    assert_int_equal(s[1].act, WRK_PLAN_ADMIT);
+    assert_int_equal(s[1].n_row, 300);
+    assert_int_equal(s[1].n_block_new, 3);
+    assert_int_equal(s[0].act, WRK_PLAN_ADMIT);
+    assert_int_equal(s[0].n_row, 50); /* the rest of its prompt in the next step */
+    assert_int_equal(s[0].n_block_new, 1);
+    assert_int_equal(s[2].act, WRK_PLAN_KEEP);
+    room.n_block_free = 5; /* no room to grow */
+    wrk_plan_make(&room, s, 3, order);
+    assert_int_equal(s[0].act, WRK_PLAN_KEEP);
+    assert_int_equal(s[2].act, WRK_PLAN_KEEP); /* it would not fit either, and may not overtake */
+    room = (struct wrk_plan_room){.n_row = 350, .n_slot_free = 2, .n_block_free = 4};
+    s[1].n_tok = 128 * 4; /* alone it may have the whole pool */
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 350);
+    assert_int_equal(s[1].n_block_new, 4);
+    room.n_block_free = 3; /* and who cannot be let in blocks those behind */
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 0);
+    room = (struct wrk_plan_room){.n_row = 350, .n_slot_free = 0, .n_block_free = 40};
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 0);
+}
+
+/* The pool is dry and a decode needs a block: the youngest of the lowest priority gives its own. */
+static void test_preempt_for_block(void **state)
+{
+    struct wrk_plan_seq s[] = {running(0, 0, 129, 128), running(1, 1, 11, 10), running(2, 0, 11, 10), waiting(3, 9, 900)};
+    struct wrk_plan_room room = {.n_row = 100, .n_slot_free = 1, .n_block_free = 0};
+    (void)state;
+    s[0].n_block = 1;
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
+    assert_int_equal(s[2].act, WRK_PLAN_PREEMPT);
+    assert_int_equal(s[2].n_row, 0);
+    assert_int_equal(s[0].n_row, 1);
+    assert_int_equal(s[0].n_block_new, 1);
+    assert_int_equal(s[1].n_row, 1);
+    /* The last in the order is the one in need: it goes itself. */
+    s[0].arrival = 5;
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
+    assert_int_equal(s[0].act, WRK_PLAN_PREEMPT);
+    assert_int_equal(s[2].act, WRK_PLAN_KEEP);
+    /* And nobody is admitted into the blocks that were just given back. */
+    s[3] = waiting(6, -1, 1);
+    s[1].n_block = 30;
+    wrk_plan_make(&room, s, 4, order);
+    assert_int_equal(s[3].act, WRK_PLAN_KEEP);
+}
+
+static void test_preempt_for_priority(void **state)
+{
+    struct wrk_plan_seq s[] = {running(0, 0, 11, 10), running(1, 2, 11, 10), waiting(2, 1, 20)};
+    struct wrk_plan_room room = {.n_row = 100, .n_slot_free = 0, .n_block_free = 50};
+    (void)state;
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 21);
+    assert_int_equal(s[0].act, WRK_PLAN_PREEMPT);
+    assert_int_equal(s[1].n_row, 1);
+    assert_int_equal(s[2].act, WRK_PLAN_ADMIT);
+    assert_int_equal(s[2].n_row, 20);
+    s[2].priority = 0; /* equals wait */
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
+    assert_int_equal(s[0].act, WRK_PLAN_KEEP);
+    s[2].priority = 1;
+    s[2].n_tok = 128 * 60; /* nobody is thrown out when that would not help */
+    assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
+    assert_int_equal(s[0].act, WRK_PLAN_KEEP);
+}
+
+static uint32_t lcg = 5;
+static int rnd(int n)
+{
+    lcg = lcg * 1664525u + 1013904223u;
+    return (int)((lcg >> 8) % (uint32_t)n);
+}
+
+static void check_random(struct wrk_plan_room room, const struct wrk_plan_seq *s, int n, int total)
+{
+    int rows = 0, slots = room.n_slot_free, n_running = 0, n_active = 0;
+    int64_t blocks = room.n_block_free;
+    for (int i = 0; i < n; i++) {
+        rows += s[i].n_row;
+        n_active += s[i].n_row > 0;
+        n_running += s[i].is_running;
+        assert_true(s[i].n_row >= 0 && s[i].n_row <= s[i].n_tok - s[i].n_done);
+        if (s[i].act == WRK_PLAN_PREEMPT) {
+            assert_true(s[i].is_running && s[i].n_row == 0 && s[i].n_block_new == 0);
+            blocks += s[i].n_block;
+            slots++;
+        } else if (s[i].act == WRK_PLAN_ADMIT) {
+            assert_true(!s[i].is_running && s[i].n_row > 0);
+            slots--;
+        } else if (!s[i].is_running) {
+            assert_int_equal(s[i].n_row, 0);
+        }
+        blocks -= s[i].n_block_new;
+        assert_true((s[i].n_block + s[i].n_block_new) * WRK_BLOCK_TOK >= s[i].n_done + s[i].n_row || s[i].n_row == 0);
+        for (int k = 0; k < n; k++) /* nobody overtakes */
+            if (s[i].act == WRK_PLAN_ADMIT && !s[k].is_running && s[k].act != WRK_PLAN_ADMIT)
+                assert_true(s[i].priority > s[k].priority ||
+                            (s[i].priority == s[k].priority && s[i].arrival < s[k].arrival));
+    }
+    assert_int_equal(rows, total);
+    assert_true(rows <= room.n_row && slots >= 0 && blocks >= 0);
+    assert_true(n_active > 0 || n_running == 0);
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 20000; round++) {
+        struct wrk_plan_seq s[12];
+        int n = 1 + rnd(12), n_running = 0;
+        int64_t held = 0;
+        for (int i = 0; i < n; i++) {
+            int64_t n_tok = 1 + rnd(700);
+            if (rnd(2)) {
+                int64_t n_done = rnd(2) ? n_tok - 1 : rnd((int)n_tok);
+                s[i] = running((uint64_t)(i * 7 % 13), rnd(3), n_tok, n_done);
+                s[i].n_block = wrk_plan_blocks(n_done) + rnd(2);
+                held += s[i].n_block;
+                n_running++;
+            } else {
+                s[i] = waiting((uint64_t)(i * 7 % 13), rnd(3), n_tok);
+            }
+        }
+        /* A pool that holds at least the largest sequence, as the caller promises. */
+        int64_t pool = 6 + rnd(20), free_blocks = pool > held ? pool - held : 0;
+        if (pool < held && n_running == 1)
+            continue;
+        struct wrk_plan_room room = {.n_row = 1 + rnd(600), .n_slot_free = rnd(4), .n_block_free = free_blocks};
+        int total = wrk_plan_make(&room, s, n, order);
+        if (n_running > 1 || held + free_blocks >= 6)
+            check_random(room, s, n, total);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_decode_before_prefill),
+        cmocka_unit_test(test_admission),
+        cmocka_unit_test(test_preempt_for_block),
+        cmocka_unit_test(test_preempt_for_priority),
+        cmocka_unit_test(test_random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

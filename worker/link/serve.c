@@ -1,0 +1,233 @@
+#include "worker/link/serve.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/mem/mem.h"
+#include "worker/engine/engine.h"
+#include "worker/link/link.h"
+#include "worker/sched/sched.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+struct wrk_serve {
+    struct eng *eng;
+    struct wrk_link *link;
+    struct wrk_sched *sched;
+    pthread_t thread;
+    uint64_t stay; /* of the sequences in the scheduler */
+    atomic_bool must_drain, must_stop;
+    bool has_link_ended; /* the engine thread saw it */
+    struct err broken;   /* why the engine thread ended by itself */
+};
+
+static int emit(void *arg, const struct msg *m, struct err *err)
+{
+    struct wrk_serve *v = arg;
+    return wrk_link_give(v->link, v->stay, m, err);
+}
+
+static void publish(struct wrk_serve *v)
+{
+    const struct wrk_sched_stats *st = wrk_sched_stats(v->sched);
+    struct msg_heartbeat beat = {.running = st->n_running,
+                                 .waiting = wrk_sched_n(v->sched) - st->n_running,
+                                 .kv_blocks_free = eng_kv_blocks_free(v->eng),
+                                 .kv_blocks = eng_caps(v->eng)->kv_blocks,
+                                 .step_us = st->step_us,
+                                 .tokens_total = st->n_generated,
+                                 .prefill_total = st->n_prefilled};
+    wrk_link_publish(v->link, &beat);
+}
+
+static int obey(struct wrk_serve *v, const struct wrk_cmd *cmd, struct err *err)
+{
+    if (cmd->stay != v->stay)
+        return 0;
+    if (cmd->m.kind == MSG_generate)
+        return wrk_sched_add(v->sched, &cmd->m.generate, cmd->at_ns, err);
+    if (cmd->m.kind == MSG_cancel)
+        return wrk_sched_cancel(v->sched, cmd->m.cancel.request, cmd->m.cancel.attempt, err);
+    return 0;
+}
+
+/* Work of a stay that is over is void. */
+static void follow_stay(struct wrk_serve *v)
+{
+    uint64_t stay = wrk_link_stay(v->link);
+    if (stay == v->stay)
+        return;
+    if (wrk_sched_n(v->sched) > 0)
+        log_info(sched, "%d sequences dropped: their epoch is over", wrk_sched_n(v->sched));
+    wrk_sched_drop(v->sched);
+    v->stay = stay;
+    publish(v);
+}
+
+/* Commands that wait; with nothing to do, sleep until one comes. ERR_STATE: the link has ended. */
+static int obey_all(struct wrk_serve *v, struct err *err)
+{
+    struct wrk_cmd *cmd = NULL;
+    bool is_idle = wrk_sched_n(v->sched) == 0 && !atomic_load(&v->must_drain) && !atomic_load(&v->must_stop);
+    int rc = wrk_link_take(v->link, is_idle ? -1 : 0, &cmd);
+    while (rc == 0) {
+        follow_stay(v);
+        rc = obey(v, cmd, err);
+        wrk_cmd_free(&cmd);
+        if (rc == 0)
+            rc = wrk_link_take(v->link, 0, &cmd);
+        else
+            return rc;
+    }
+    if (rc == ERR_TIMEOUT)
+        return 0;
+    v->has_link_ended = true;
+    return err_set(err, rc, "the link has ended");
+}
+
+static bool is_finished(struct wrk_serve *v)
+{
+    return atomic_load(&v->must_stop) || (atomic_load(&v->must_drain) && wrk_sched_n(v->sched) == 0);
+}
+
+static int turn(struct wrk_serve *v, struct err *err)
+{
+    int rc = obey_all(v, err);
+    if (rc)
+        return rc;
+    follow_stay(v);
+    rc = wrk_sched_step(v->sched, clock_mono_ns(), err);
+    publish(v);
+    return rc;
+}
+
+static void *engine_thread(void *arg)
+{
+    struct wrk_serve *v = arg;
+    struct err err = {0};
+    while (!is_finished(v)) {
+        int rc = turn(v, &err);
+        if (rc >= 0)
+            continue;
+        if (rc == ERR_TIMEOUT) {
+            log_error(sched, "%s: the stay is given up", err.text);
+            wrk_sched_drop(v->sched);
+            wrk_link_rejoin(v->link);
+            v->stay = UINT64_MAX; /* none: the next look at the link takes its number */
+            continue;
+        }
+        if (!v->has_link_ended)
+            v->broken = err;
+        break;
+    }
+    wrk_sched_drop(v->sched);
+    wrk_link_leave(v->link, v->broken.code ? v->broken.text : "this worker was asked to end");
+    return NULL;
+}
+
+static int fill_hello(const struct wrk_serve_opts *o, struct msg_hello *h, struct err *err)
+{
+    const struct eng_caps *caps = eng_caps(o->eng);
+    const struct {
+        const char *what, *from;
+        char *to;
+    } name[] = {{"--name", o->name, h->worker},
+                {"--backend", o->backend, h->backend},
+                {"--domain", o->domain, h->domain},
+                {"numerics", caps->numerics, h->numerics}};
+    for (size_t i = 0; i < N_ELEM(name); i++)
+        if (snprintf(name[i].to, MSG_NAME_MAX, "%s", name[i].from) >= MSG_NAME_MAX)
+            return err_set(err, ERR_ARG, "%s '%s' is longer than %d bytes", name[i].what, name[i].from, MSG_NAME_MAX - 1);
+    if (getrandom(&h->boot, sizeof h->boot, 0) != sizeof h->boot)
+        h->boot = (uint64_t)clock_mono_ns() ^ (uint64_t)getpid();
+    h->pid = getpid();
+    h->fingerprint = caps->fingerprint;
+    h->n_vocab = eng_config(o->eng)->vocab_size;
+    h->n_ranks = caps->n_ranks;
+    h->n_seq_max = o->n_seq_max;
+    h->kv_blocks = caps->kv_blocks;
+    h->context_max = wrk_sched_context_max(o->eng);
+
+    /* What the codec would refuse later is a mistake of the command line now. */
+    struct buf wire = {0};
+    int rc = msg_encode(&(struct msg){.kind = MSG_hello, .hello = *h}, &wire, err);
+    buf_release(&wire);
+    return rc ? ERR_ARG : 0;
+}
+
+int wrk_serve_start(const struct wrk_serve_opts *opts, struct wrk_serve **serve, struct err *err)
+{
+    struct wrk_serve *v = mem_zalloc(sizeof *v);
+    struct wrk_link_opts lo = {.endpoint = opts->endpoint,
+                               .n_in_max = 2 * opts->n_seq_max + 64, /* each credit and its cancel, and wake-ups */
+                               .n_out_max = WRK_SERVE_OUT_MAX,
+                               .out_wait_ms = WRK_SERVE_OUT_WAIT_MS};
+    v->eng = opts->eng;
+    int rc = fill_hello(opts, &lo.hello, err);
+    if (!rc)
+        rc = wrk_sched_new(&(struct wrk_sched_opts){.eng = v->eng, .n_seq_max = opts->n_seq_max, .emit = emit, .arg = v},
+                           &v->sched, err);
+    if (!rc)
+        rc = wrk_link_start(&lo, &v->link, err);
+    if (!rc) {
+        int e = pthread_create(&v->thread, NULL, engine_thread, v);
+        if (e) {
+            rc = err_set(err, ERR_IO, "no engine thread: %s", strerror(e));
+            struct err ignored;
+            wrk_link_leave(v->link, err->text);
+            wrk_link_join(&v->link, &ignored);
+        }
+    }
+    if (rc) {
+        wrk_sched_destroy(&v->sched);
+        mem_free(v);
+        return rc;
+    }
+    *serve = v;
+    return 0;
+}
+
+void wrk_serve_drain(struct wrk_serve *v)
+{
+    wrk_link_ask_drain(v->link);
+    atomic_store(&v->must_drain, true);
+    wrk_link_wake_engine(v->link);
+}
+
+void wrk_serve_stop(struct wrk_serve *v)
+{
+    atomic_store(&v->must_stop, true);
+    wrk_link_leave(v->link, "this worker was stopped"); /* the controller need not wait for the end of a step */
+    wrk_link_wake_engine(v->link);
+}
+
+int wrk_serve_done_fd(const struct wrk_serve *v)
+{
+    return wrk_link_done_fd(v->link);
+}
+
+enum wrk_exit wrk_serve_join(struct wrk_serve **serve, struct err *err)
+{
+    struct wrk_serve *v = *serve;
+    struct err link_err = {0};
+    pthread_join(v->thread, NULL);
+    int rc = wrk_link_join(&v->link, &link_err);
+    enum wrk_exit status = WRK_EXIT_ok;
+    if (v->broken.code) {
+        *err = v->broken;
+        status = WRK_EXIT_device;
+    } else if (rc) {
+        *err = link_err;
+        status = WRK_EXIT_refused;
+    }
+    wrk_sched_destroy(&v->sched);
+    mem_free(v);
+    *serve = NULL;
+    return status;
+}

@@ -1,0 +1,53 @@
+/* worker/sched/plan.h - who takes part in the next step, with how many tokens: a pure function over plain data.
+ * Owns:     nothing.
+ * Thread:   any.
+ * Limits:   the budgets in struct wrk_plan_room.
+ *
+ * Order everywhere: higher priority first, then who came first. The rules, in the order they are applied:
+ *   1. A waiting sequence of higher priority than a running one takes its place if there is no other room.
+ *   2. Decode rows of running sequences. When the pool has no block for one, the last running sequence in the order
+ *      is preempted: it gives everything back and will be computed again from its tokens.
+ *   3. Prefill chunks of running sequences, up to the budget of rows.
+ *   4. Admission of waiting ones, strictly in order, while there is a slot, a row, and blocks for all their tokens and
+ *      a block to grow for each sequence. Not in a step that preempted for want of blocks.
+ */
+#ifndef WORKER_SCHED_PLAN_H
+#define WORKER_SCHED_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { WRK_BLOCK_TOK = 128 };
+
+enum wrk_plan_act {
+    WRK_PLAN_KEEP,    /* stays where it is */
+    WRK_PLAN_ADMIT,   /* takes a slot and blocks for all its tokens */
+    WRK_PLAN_PREEMPT, /* gives slot and blocks back */
+};
+
+struct wrk_plan_seq {
+    bool is_running;  /* has a slot */
+    int32_t priority; /* higher first */
+    uint64_t arrival; /* lower first; unique */
+    int64_t n_tok;    /* known tokens: prompt and output */
+    int64_t n_done;   /* of those, in the engine; 0 while waiting; below n_tok */
+    int64_t n_block;  /* blocks it holds */
+    /* out */
+    enum wrk_plan_act act;
+    int n_row;           /* its next tokens in this step */
+    int64_t n_block_new; /* blocks to take before the step */
+};
+
+struct wrk_plan_room {
+    int n_row;        /* rows of one step */
+    int n_slot_free;
+    int64_t n_block_free;
+};
+
+/* Fill the out fields of seq[n]. order[n] is scratch. Returns the sum of n_row. */
+int wrk_plan_make(const struct wrk_plan_room *room, struct wrk_plan_seq *seq, int n, int *order);
+
+/* Blocks that n_tok tokens need. */
+int64_t wrk_plan_blocks(int64_t n_tok);
+
+#endif

@@ -1,0 +1,470 @@
+#include "worker/sched/sched.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/mem/mem.h"
+#include "worker/engine/engine.h"
+#include "worker/sample/sample.h"
+#include "worker/sched/plan.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct seq {
+    uint64_t epoch;
+    char request[MSG_NAME_MAX];
+    uint32_t attempt;
+    struct msg_sampling how; /* bias is the sequence's own copy */
+    int32_t stop_id[MSG_STOP_IDS_MAX + 1]; /* the request's and the model's */
+    int n_stop_id;
+    int64_t max_output, min_output;
+    int32_t priority;
+    uint64_t arrival;
+    int64_t deadline_ns; /* INT64_MAX: none */
+    int32_t *tok;        /* [cap], n_tok of them known */
+    int64_t n_tok, cap, n_prompt;
+    struct eng_seq *es; /* NULL while waiting */
+    int64_t n_done, n_reserved;
+};
+
+struct wrk_sched {
+    struct wrk_sched_opts opts;
+    int32_t n_vocab;
+    int64_t context_max;
+    struct seq **seq; /* [n_seq_max], in the order of arrival */
+    int n_seq;
+    uint64_t n_arrived;
+    /* scratch of a step */
+    struct wrk_plan_seq *plan;
+    int *order;
+    struct eng_item *item;
+    struct seq **item_seq;
+    float *logits; /* [engine's n_seq_max, n_vocab] */
+    void *sample_scratch;
+    struct wrk_sched_stats stats;
+};
+
+int64_t wrk_sched_context_max(const struct eng *eng)
+{
+    const struct eng_caps *caps = eng_caps(eng);
+    int64_t pool = caps->kv_blocks * WRK_BLOCK_TOK;
+    return pool < caps->context_max ? pool : caps->context_max;
+}
+
+int wrk_sched_new(const struct wrk_sched_opts *opts, struct wrk_sched **sched, struct err *err)
+{
+    ASSERT(opts->n_seq_max >= 1 && opts->emit);
+    const struct eng_caps *caps = eng_caps(opts->eng);
+    int32_t n_vocab = eng_config(opts->eng)->vocab_size;
+    size_t n_logit = (size_t)caps->n_seq_max * (size_t)n_vocab;
+    float *logits = calloc(n_logit, sizeof *logits);
+    if (!logits)
+        return err_set(err, ERR_MEM, "no memory for the logits of %d sequences of %d ids; lower --max-seqs",
+                       caps->n_seq_max, n_vocab);
+    struct wrk_sched *s = mem_zalloc(sizeof *s);
+    size_t n = (size_t)opts->n_seq_max;
+    s->opts = *opts;
+    s->n_vocab = n_vocab;
+    s->context_max = wrk_sched_context_max(opts->eng);
+    s->logits = logits;
+    s->seq = mem_array(n, sizeof *s->seq);
+    s->plan = mem_array(n, sizeof *s->plan);
+    s->order = mem_array(n, sizeof *s->order);
+    s->item = mem_array(n, sizeof *s->item);
+    s->item_seq = mem_array(n, sizeof *s->item_seq);
+    s->sample_scratch = mem_alloc(wrk_sample_scratch_bytes(n_vocab));
+    *sched = s;
+    return 0;
+}
+
+void wrk_sched_destroy(struct wrk_sched **sched)
+{
+    struct wrk_sched *s = *sched;
+    if (!s)
+        return;
+    wrk_sched_drop(s);
+    free(s->logits);
+    mem_free(s->seq);
+    mem_free(s->plan);
+    mem_free(s->order);
+    mem_free(s->item);
+    mem_free(s->item_seq);
+    mem_free(s->sample_scratch);
+    mem_free(s);
+    *sched = NULL;
+}
+
+/* ---- sequences ---- */
+
+static void put_back(struct wrk_sched *s, struct seq *q)
+{
+    if (q->es)
+        eng_seq_close(s->opts.eng, &q->es);
+    q->es = NULL;
+    q->n_done = q->n_reserved = 0;
+}
+
+static void seq_free(struct wrk_sched *s, struct seq *q)
+{
+    put_back(s, q);
+    mem_free((void *)(uintptr_t)q->how.bias);
+    mem_free(q->tok);
+    mem_free(q);
+}
+
+static void seq_remove(struct wrk_sched *s, struct seq *q)
+{
+    int at = 0;
+    while (at < s->n_seq && s->seq[at] != q)
+        at++;
+    ASSERT(at < s->n_seq);
+    s->n_seq--;
+    memmove(&s->seq[at], &s->seq[at + 1], (size_t)(s->n_seq - at) * sizeof *s->seq);
+    seq_free(s, q);
+}
+
+static struct seq *seq_find(struct wrk_sched *s, const char *request, uint32_t attempt)
+{
+    for (int i = 0; i < s->n_seq; i++)
+        if (s->seq[i]->attempt == attempt && strcmp(s->seq[i]->request, request) == 0)
+            return s->seq[i];
+    return NULL;
+}
+
+static int64_t n_output(const struct seq *q)
+{
+    return q->n_tok - q->n_prompt;
+}
+
+static void copy_name(char to[MSG_NAME_MAX], const char *from)
+{
+    snprintf(to, MSG_NAME_MAX, "%s", from);
+}
+
+/* ---- what goes out ---- */
+
+static int emit_failed(struct wrk_sched *s, const struct msg_generate *g, enum msg_fail cls, struct err *err,
+                       const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+static int emit_failed(struct wrk_sched *s, const struct msg_generate *g, enum msg_fail cls, struct err *err,
+                       const char *fmt, ...)
+{
+    struct msg m = {.kind = MSG_failed, .failed = {.epoch = g->epoch, .attempt = g->attempt, .cls = cls}};
+    va_list ap;
+    copy_name(m.failed.request, g->request);
+    va_start(ap, fmt);
+    vsnprintf(m.failed.text, sizeof m.failed.text, fmt, ap);
+    va_end(ap);
+    return s->opts.emit(s->opts.arg, &m, err);
+}
+
+/* End q with Failed. */
+static int seq_fail(struct wrk_sched *s, struct seq *q, enum msg_fail cls, const char *text, struct err *err)
+{
+    struct msg_generate g = {.epoch = q->epoch, .attempt = q->attempt};
+    copy_name(g.request, q->request);
+    int64_t n = n_output(q);
+    seq_remove(s, q);
+    return emit_failed(s, &g, cls, err, "%s after %" PRId64 " tokens of output", text, n);
+}
+
+/* End q with Finished. stop_id -1: length. */
+static int seq_finish(struct wrk_sched *s, struct seq *q, int32_t stop_id, struct err *err)
+{
+    struct msg m = {.kind = MSG_finished,
+                    .finished = {.epoch = q->epoch,
+                                 .attempt = q->attempt,
+                                 .reason = stop_id < 0 ? MSG_FINISH_length : MSG_FINISH_stop,
+                                 .stop_id = stop_id,
+                                 .n_output = n_output(q)}};
+    copy_name(m.finished.request, q->request);
+    seq_remove(s, q);
+    return s->opts.emit(s->opts.arg, &m, err);
+}
+
+static int emit_token(struct wrk_sched *s, const struct seq *q, const struct msg_token *t, struct err *err)
+{
+    struct msg m = {.kind = MSG_tokens,
+                    .tokens = {.epoch = q->epoch,
+                               .attempt = q->attempt,
+                               .first_index = n_output(q) - 1,
+                               .n = 1,
+                               .token = t}};
+    copy_name(m.tokens.request, q->request);
+    return s->opts.emit(s->opts.arg, &m, err);
+}
+
+/* ---- admission ---- */
+
+static bool has_foreign_id(const struct wrk_sched *s, const struct msg_generate *g, int32_t *id)
+{
+    for (int64_t i = 0; i < g->n_tok; i++)
+        if (g->tok[i] < 0 || g->tok[i] >= s->n_vocab)
+            return *id = g->tok[i], true;
+    for (int32_t i = 0; i < g->sampling.n_bias; i++)
+        if (g->sampling.bias[i].id < 0 || g->sampling.bias[i].id >= s->n_vocab)
+            return *id = g->sampling.bias[i].id, true;
+    for (int32_t i = 0; i < g->n_stop_id; i++)
+        if (g->stop_id[i] < 0 || g->stop_id[i] >= s->n_vocab)
+            return *id = g->stop_id[i], true;
+    return false;
+}
+
+/* The model's end of text stops unless ignore_eos, which also takes it out of the request's own list. */
+static void fill_stop_ids(struct wrk_sched *s, const struct msg_generate *g, struct seq *q)
+{
+    const int32_t eos = eng_config(s->opts.eng)->eos_token_id;
+    for (int32_t i = 0; i < g->n_stop_id; i++)
+        if (!(g->ignore_eos && g->stop_id[i] == eos))
+            q->stop_id[q->n_stop_id++] = g->stop_id[i];
+    if (!g->ignore_eos && eos >= 0 && eos < s->n_vocab)
+        q->stop_id[q->n_stop_id++] = eos;
+}
+
+static struct seq *seq_new(struct wrk_sched *s, const struct msg_generate *g, int64_t now_ns)
+{
+    struct seq *q = mem_zalloc(sizeof *q);
+    q->epoch = g->epoch;
+    copy_name(q->request, g->request);
+    q->attempt = g->attempt;
+    q->how = g->sampling;
+    q->how.bias = mem_dup(g->sampling.bias, (size_t)g->sampling.n_bias * sizeof *g->sampling.bias);
+    fill_stop_ids(s, g, q);
+    q->n_prompt = g->n_tok - g->n_committed;
+    q->max_output = g->max_output;
+    if (q->max_output > s->context_max - q->n_prompt)
+        q->max_output = s->context_max - q->n_prompt;
+    q->min_output = g->min_output;
+    q->priority = g->priority;
+    q->arrival = s->n_arrived++;
+    q->deadline_ns = g->deadline_ms > 0 ? now_ns + g->deadline_ms * 1000000 : INT64_MAX;
+    q->n_tok = g->n_tok;
+    q->cap = g->n_tok + 64;
+    q->tok = mem_array((size_t)q->cap, sizeof *q->tok);
+    memcpy(q->tok, g->tok, (size_t)g->n_tok * sizeof *q->tok);
+    return q;
+}
+
+int wrk_sched_add(struct wrk_sched *s, const struct msg_generate *g, int64_t now_ns, struct err *err)
+{
+    int32_t id = 0;
+    if (seq_find(s, g->request, g->attempt)) {
+        log_warn(sched, "request=%s attempt=%u came twice: the second is ignored", g->request, (unsigned)g->attempt);
+        return 0;
+    }
+    if (s->n_seq == s->opts.n_seq_max)
+        return emit_failed(s, g, MSG_FAIL_overload, err, "this worker has its %d sequences", s->opts.n_seq_max);
+    if (has_foreign_id(s, g, &id))
+        return emit_failed(s, g, MSG_FAIL_client, err, "token id %d is outside the vocabulary of %d", id, s->n_vocab);
+    if (g->n_tok - g->n_committed >= s->context_max)
+        return emit_failed(s, g, MSG_FAIL_client, err,
+                           "a prompt of %" PRId64 " tokens leaves no room in a context of %" PRId64,
+                           g->n_tok - g->n_committed, s->context_max);
+    if (g->n_tok > s->context_max) /* it began on a larger worker */
+        return emit_failed(s, g, MSG_FAIL_worker, err,
+                           "%" PRId64 " tokens do not fit the context of this worker, %" PRId64, g->n_tok,
+                           s->context_max);
+    struct seq *q = seq_new(s, g, now_ns);
+    s->seq[s->n_seq++] = q;
+    if (n_output(q) >= q->max_output)
+        return seq_finish(s, q, -1, err);
+    return 0;
+}
+
+int wrk_sched_cancel(struct wrk_sched *s, const char *request, uint32_t attempt, struct err *err)
+{
+    struct seq *q = seq_find(s, request, attempt);
+    return q ? seq_fail(s, q, MSG_FAIL_canceled, "canceled", err) : 0;
+}
+
+void wrk_sched_drop(struct wrk_sched *s)
+{
+    while (s->n_seq > 0)
+        seq_remove(s, s->seq[s->n_seq - 1]);
+    s->stats.n_running = s->stats.n_waiting = 0;
+}
+
+/* ---- the step ---- */
+
+static int expire(struct wrk_sched *s, int64_t now_ns, struct err *err)
+{
+    for (int i = 0; i < s->n_seq;) {
+        struct seq *q = s->seq[i];
+        if (q->deadline_ns > now_ns) {
+            i++;
+            continue;
+        }
+        int rc = seq_fail(s, q, MSG_FAIL_deadline, "the deadline passed", err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int plan(struct wrk_sched *s)
+{
+    const struct eng_caps *caps = eng_caps(s->opts.eng);
+    struct wrk_plan_room room = {.n_row = caps->step_tok_max,
+                                 .n_slot_free = caps->n_seq_max,
+                                 .n_block_free = eng_kv_blocks_free(s->opts.eng)};
+    for (int i = 0; i < s->n_seq; i++) {
+        const struct seq *q = s->seq[i];
+        s->plan[i] = (struct wrk_plan_seq){.is_running = q->es != NULL,
+                                           .priority = q->priority,
+                                           .arrival = q->arrival,
+                                           .n_tok = q->n_tok,
+                                           .n_done = q->n_done,
+                                           .n_block = wrk_plan_blocks(q->n_reserved)};
+        room.n_slot_free -= q->es != NULL;
+    }
+    return wrk_plan_make(&room, s->plan, s->n_seq, s->order);
+}
+
+/* Give back first, then take. A sequence that the engine has no room for after all sits this step out. */
+static void apply_plan(struct wrk_sched *s)
+{
+    struct eng *eng = s->opts.eng;
+    struct err why;
+    for (int i = 0; i < s->n_seq; i++)
+        if (s->plan[i].act == WRK_PLAN_PREEMPT) {
+            put_back(s, s->seq[i]);
+            s->stats.n_preempted++;
+            log_info(sched, "request=%s preempted at %" PRId64 " tokens", s->seq[i]->request, s->seq[i]->n_tok);
+        }
+    for (int i = 0; i < s->n_seq; i++) {
+        struct wrk_plan_seq *p = &s->plan[i];
+        struct seq *q = s->seq[i];
+        if (p->n_row == 0)
+            continue;
+        int rc = p->act == WRK_PLAN_ADMIT ? eng_seq_open(eng, &q->es, &why) : 0;
+        if (!rc && p->n_block_new > 0) {
+            int64_t n_want = (wrk_plan_blocks(q->n_reserved) + p->n_block_new) * WRK_BLOCK_TOK;
+            if (n_want > eng_caps(eng)->context_max)
+                n_want = eng_caps(eng)->context_max;
+            rc = eng_seq_reserve(eng, q->es, n_want - q->n_done, &why);
+            if (!rc)
+                q->n_reserved = n_want;
+        }
+        if (!rc)
+            continue;
+        log_warn(sched, "request=%s waits: %s", q->request, why.text);
+        p->n_row = 0;
+        if (p->act == WRK_PLAN_ADMIT)
+            put_back(s, q);
+    }
+}
+
+static int build_items(struct wrk_sched *s, int *n_row)
+{
+    int n = 0, n_logit = 0;
+    *n_row = 0;
+    for (int i = 0; i < s->n_seq; i++) {
+        struct seq *q = s->seq[i];
+        int rows = s->plan[i].n_row;
+        if (rows == 0)
+            continue;
+        bool is_last = q->n_done + rows == q->n_tok; /* its next token will be drawn */
+        s->item[n] = (struct eng_item){.seq = q->es, .tok = q->tok + q->n_done, .n_tok = rows, .n_logit = is_last};
+        if (is_last)
+            s->item[n].logits = s->logits + (size_t)n_logit++ * (size_t)s->n_vocab;
+        s->item_seq[n++] = q;
+        *n_row += rows;
+    }
+    return n;
+}
+
+static bool is_stop(const struct seq *q, int32_t id)
+{
+    for (int i = 0; i < q->n_stop_id; i++)
+        if (q->stop_id[i] == id)
+            return true;
+    return false;
+}
+
+static void append(struct seq *q, int32_t id)
+{
+    if (q->n_tok == q->cap) {
+        q->cap *= 2;
+        q->tok = mem_realloc(q->tok, (size_t)q->cap * sizeof *q->tok);
+    }
+    q->tok[q->n_tok++] = id;
+}
+
+/* Draw the next token of q from its logits; ends q when that was the last. */
+static int advance(struct wrk_sched *s, struct seq *q, float *logits, struct err *err)
+{
+    struct msg_token t;
+    /* No stop before min_output: its ids have no chance at all. */
+    for (int i = 0; n_output(q) < q->min_output && i < q->n_stop_id; i++)
+        logits[q->stop_id[i]] = -INFINITY;
+    struct wrk_sample_in in = {.logits = logits,
+                               .n_vocab = s->n_vocab,
+                               .how = &q->how,
+                               .tok = q->tok,
+                               .n_tok = q->n_tok,
+                               .n_prompt = q->n_prompt};
+    int rc = wrk_sample(&in, s->sample_scratch, &t, err);
+    if (rc)
+        return err_wrap(err, "request %s, position %" PRId64, q->request, q->n_tok);
+    if (is_stop(q, t.id))
+        return seq_finish(s, q, t.id, err);
+    append(q, t.id);
+    s->stats.n_generated++;
+    rc = emit_token(s, q, &t, err);
+    if (!rc && n_output(q) >= q->max_output)
+        rc = seq_finish(s, q, -1, err);
+    return rc;
+}
+
+static void count(struct wrk_sched *s)
+{
+    s->stats.n_running = 0;
+    for (int i = 0; i < s->n_seq; i++)
+        s->stats.n_running += s->seq[i]->es != NULL;
+    s->stats.n_waiting = s->n_seq - s->stats.n_running;
+}
+
+int wrk_sched_step(struct wrk_sched *s, int64_t now_ns, struct err *err)
+{
+    int n_row = 0;
+    int rc = expire(s, now_ns, err);
+    if (rc || s->n_seq == 0) {
+        count(s);
+        return rc;
+    }
+    plan(s);
+    apply_plan(s);
+    int n = build_items(s, &n_row);
+    if (n == 0) /* a plan for at least one sequence always exists, unless the engine broke its word on blocks */
+        return err_set(err, ERR_STATE, "%d sequences, and the engine has room for none", s->n_seq);
+    int64_t t0 = clock_mono_ns();
+    rc = eng_step(s->opts.eng, &(struct eng_plan){.item = s->item, .n_item = n}, err);
+    if (rc)
+        return rc;
+    s->stats.step_us = (clock_mono_ns() - t0) / 1000;
+    s->stats.n_step++;
+    for (int i = 0; i < n && !rc; i++) {
+        struct seq *q = s->item_seq[i];
+        if (s->item[i].n_tok > 1 || !s->item[i].n_logit)
+            s->stats.n_prefilled += (uint64_t)s->item[i].n_tok;
+        q->n_done += s->item[i].n_tok;
+        if (s->item[i].n_logit)
+            rc = advance(s, q, s->item[i].logits, err);
+    }
+    count(s);
+    return rc ? rc : n_row;
+}
+
+int wrk_sched_n(const struct wrk_sched *s)
+{
+    return s->n_seq;
+}
+
+const struct wrk_sched_stats *wrk_sched_stats(const struct wrk_sched *s)
+{
+    return &s->stats;
+}
