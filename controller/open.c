@@ -1,0 +1,30 @@
+/* The controller as it is served: the back with the HTTP front and the tokenizer of the model. Apart from ctl.c, so
+ * that the back can be linked without the front. */
+#include "controller/api/front.h"
+#include "controller/ctl.h"
+#include "controller/ctl_internal.h"
+
+static const struct ctl_front_ops http_front = {
+    .open = ctl_front_open,
+    .turn = ctl_front_turn,
+    .drain = ctl_front_drain,
+    .port = ctl_front_port,
+    .idle = ctl_front_idle,
+    .close = ctl_front_close,
+};
+
+int ctl_open(uv_loop_t *loop, const struct ctl_config *config, struct ctl **ctl, struct err *err)
+{
+    struct ctl_parts parts = {.front = &http_front, .tok_close = tok_close};
+
+    if (!config->model_dir)
+        return err_set(err, ERR_ARG, "no model directory; give --model DIR");
+    int rc = tok_open(config->model_dir, &parts.tok, err);
+    if (rc)
+        return rc;
+    parts.n_vocab = tok_n_vocab(parts.tok);
+    rc = ctl_open_with(loop, config, &parts, ctl, err);
+    if (rc)
+        tok_close(&parts.tok);
+    return rc;
+}
