@@ -30,8 +30,8 @@ static void add_token(const struct tok *tok, int32_t id, float logprob, struct b
         utf8_add_replaced(&text, bytes, n);
     buf_add_str(out, "\"token\":");
     json_add_str(out, text.data ? text.data : "", text.len);
-    /* JSON has no infinity; OpenAI uses -9999 for "never". */
-    buf_addf(out, ",\"logprob\":%.9g,\"bytes\":[", isfinite(logprob) ? (double)logprob : -9999.0);
+    /* JSON has no infinity: OpenAI uses -9999 for "never". Adding 0 makes -0 a plain 0. */
+    buf_addf(out, ",\"logprob\":%.9g,\"bytes\":[", isfinite(logprob) ? (double)logprob + 0.0 : -9999.0);
     for (size_t i = 0; i < n; i++) {
         if (i)
             buf_add_char(out, ',');
