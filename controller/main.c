@@ -51,13 +51,14 @@ static int set_limit(struct ctl_limits *limit, const char *text, struct err *err
             continue;
         long long v = strtoll(eq + 1, &end, 10);
         if (end == eq + 1 || *end || v < 0 || v > INT32_MAX)
-            return err_set(err, ERR_ARG, "--limit %s needs a whole number from 0 to %d, got '%s'", name, INT32_MAX, eq + 1);
+            return err_set(err, ERR_ARG, "--limit %s needs a whole number from 0 to %d, got '%s'", name, INT32_MAX,
+                           eq + 1);
         memcpy((char *)limit + limit_rows[i].offset, &(int64_t){v}, sizeof(int64_t));
         return 0;
     }
     const char *near = flags_nearest(name, names, N_ELEM(names));
-    return err_set(err, ERR_ARG, "--limit: no limit is called %s%s%s%s; see --help", name, near ? "; did you mean " : "",
-                   near ? near : "", near ? "?" : "");
+    return err_set(err, ERR_ARG, "--limit: no limit is called %s%s%s%s; see --help", name,
+                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
 /* Take every --limit out of argv, because the flag table keeps only the last value of a flag. */
@@ -113,8 +114,10 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
     const char *profile = "preview", *level = "info", *limit = NULL;
     int64_t port = 8080;
     const struct flag flag[] = {
-        {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory: its tokenizer is used", .required = true},
-        {"model-name", FLAG_STR, &config->model_name, "N", .help = "the model's name for clients; default: the directory's"},
+        {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory; its tokenizer is used",
+         .required = true},
+        {"model-name", FLAG_STR, &config->model_name, "N",
+         .help = "the model's name for clients; default: the directory's"},
         {"host", FLAG_STR, &config->http_host, "H", .help = "address to serve HTTP on; default 127.0.0.1"},
         {"port", FLAG_I64, &port, "P", .help = "port to serve HTTP on, 0: any free one; default 8080", .max = 65535},
         {"workers", FLAG_STR, &config->worker_endpoint, "ENDPOINT",
@@ -127,8 +130,8 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
     struct flags flags = {
         .usage = "baton-controller --model DIR [flags]",
         .about = "Accepts requests over HTTP and has workers generate for them.\n"
-                 "Prints one line `ready http://HOST:PORT workers tcp://...` when it listens; SIGTERM stops it gracefully,\n"
-                 "a second one at once.",
+                 "Prints one line `ready http://HOST:PORT workers tcp://...` when it listens; SIGTERM stops it\n"
+                 "gracefully, a second one at once.",
         .flag = flag,
         .n_flag = N_ELEM(flag),
     };
@@ -204,8 +207,8 @@ static int start_signals(struct server *s)
 static void say_ready(const struct server *s, const struct ctl_config *config)
 {
     bool v6 = strchr(config->http_host, ':') != NULL;
-    printf("ready http://%s%s%s:%d workers %s\n", v6 ? "[" : "", config->http_host, v6 ? "]" : "", ctl_http_port(s->ctl),
-           ctl_worker_endpoint(s->ctl));
+    printf("ready http://%s%s%s:%d workers %s\n", v6 ? "[" : "", config->http_host, v6 ? "]" : "",
+           ctl_http_port(s->ctl), ctl_worker_endpoint(s->ctl));
     fflush(stdout);
 }
 

@@ -61,7 +61,8 @@ static int read_file(const char *path, size_t max, struct buf *out, struct err *
     FILE *f = fopen(path, "rb");
 
     if (!f)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_MISSING : ERR_IO, "%s: %s", path, strerror(errno));
+        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_MISSING : ERR_IO, "%s: %s", path,
+                       strerror(errno));
     if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) {
         rc = err_set(err, ERR_IO, "%s: not a regular file", path);
         goto out;
@@ -129,6 +130,8 @@ static bool is_empty_sequence(const struct json *j)
 
 static int check_pre_tokenizer(struct loader *ld)
 {
+    static const char *const name[PRETOK_N_STAGE] = {"pre_tokenizer stage 1", "pre_tokenizer stage 2",
+                                                     "pre_tokenizer stage 3"};
     const struct json *pre = json_get(ld->root, "pre_tokenizer"), *list = json_get(pre, "pretokenizers");
 
     if (!is_type(pre, "Sequence") || !json_is(list, JSON_ARRAY) || list->n != PRETOK_N_STAGE + 1)
@@ -138,7 +141,7 @@ static int check_pre_tokenizer(struct loader *ld)
         if (!is_type(stage, "Split") || !json_is_str(json_get(stage, "behavior"), "Isolated") ||
             !is_false(json_get(stage, "invert")) ||
             !json_is_str(json_get(json_get(stage, "pattern"), "Regex"), pretok_pattern[i]))
-            return unsupported(ld, i == 0 ? "pre_tokenizer stage 1" : i == 1 ? "pre_tokenizer stage 2" : "pre_tokenizer stage 3");
+            return unsupported(ld, name[i]);
     if (!is_type(stage, "ByteLevel") || !json_is(json_get(stage, "add_prefix_space"), JSON_FALSE) ||
         !json_is(json_get(stage, "use_regex"), JSON_FALSE))
         return unsupported(ld, "pre_tokenizer stage 4 (ByteLevel)");
@@ -221,6 +224,11 @@ static int read_id(struct loader *ld, const struct json *j, const char *text, in
     return 0;
 }
 
+static int two_texts(struct loader *ld, int64_t id, const char *a, const char *b)
+{
+    return fail(ld, ERR_FORMAT, "id %lld belongs to \"%.60s\" and to \"%.60s\"", (long long)id, a, b);
+}
+
 static int read_vocab(struct loader *ld)
 {
     for (const struct json *j = ld->vocab->child; j; j = j->next) {
@@ -230,7 +238,7 @@ static int read_vocab(struct loader *ld)
             return rc;
         struct entry *e = &ld->entry[id];
         if (e->text)
-            return fail(ld, ERR_FORMAT, "id %lld belongs to \"%.60s\" and to \"%.60s\"", (long long)id, e->text, j->key);
+            return two_texts(ld, id, e->text, j->key);
         *e = (struct entry){.text = j->key, .len = j->key_len, .in_vocab = true};
         ld->tok->flag[id] = TOK_PRESENT;
     }
@@ -251,14 +259,16 @@ static int read_added_token(struct loader *ld, const struct json *j)
     if (rc)
         return rc;
     if (!json_is_bool(special) || !json_is_bool(normalized))
-        return fail(ld, ERR_FORMAT, "added token \"%.60s\" needs \"special\" and \"normalized\", true or false", text->text);
+        return fail(ld, ERR_FORMAT, "added token \"%.60s\" needs \"special\" and \"normalized\", true or false",
+                    text->text);
     for (size_t i = 0; i < N_ELEM(unused); i++)
         if (!is_false(json_get(j, unused[i])))
-            return fail(ld, ERR_UNSUPPORTED, "added token \"%.60s\" has \"%s\", DeepSeek-V4 has none", text->text, unused[i]);
+            return fail(ld, ERR_UNSUPPORTED, "added token \"%.60s\" has \"%s\", DeepSeek-V4 has none", text->text,
+                        unused[i]);
     struct entry *e = &ld->entry[id];
     bool same = e->text && e->len == text->len && memcmp(e->text, text->text, e->len) == 0;
     if (ld->tok->flag[id] & TOK_ADDED || (e->text && !same))
-        return fail(ld, ERR_FORMAT, "id %lld belongs to \"%.60s\" and to \"%.60s\"", (long long)id, e->text, text->text);
+        return two_texts(ld, id, e->text, text->text);
     bool second = normalized->kind == JSON_TRUE;
     if (tok__trie_add(&ld->tok->pass[second], text->text, text->len, (int32_t)id) >= 0 ||
         tok__trie_find(&ld->tok->pass[!second], text->text, text->len) >= 0 ||
@@ -407,8 +417,8 @@ static int read_merges(struct loader *ld)
         }
         /* The tables use the id as the rank; this also keeps out a merge that stands twice. */
         if (result <= last) {
-            rc = fail(ld, ERR_UNSUPPORTED, "merge %u gives id %u: ids must ascend with the merges, as in DeepSeek-V4", k,
-                      result);
+            rc = fail(ld, ERR_UNSUPPORTED, "merge %u gives id %u: ids must ascend with the merges, as in DeepSeek-V4",
+                      k, result);
             goto out;
         }
         last = result;
@@ -481,7 +491,8 @@ out:
 
 static int find_eos(struct loader *ld, const char *dir)
 {
-    const struct json fallback = {.kind = JSON_STRING, .text = default_eos, .len = sizeof default_eos - 1}, *eos = &fallback;
+    const struct json fallback = {.kind = JSON_STRING, .text = default_eos, .len = sizeof default_eos - 1};
+    const struct json *eos = &fallback;
     char *path = join_path(dir, "tokenizer_config.json");
     int rc = read_config(ld, path, &eos);
 

@@ -188,7 +188,7 @@ static void test_killed_and_resumed(void **state)
     struct process p = serve(&r, "w0");
     router_expect(&r, MSG_hello);
     router_welcome(&r, 1, 100);
-    for (int k = 1; k <= N_OUTPUT; k += 4) {
+    for (int k = 1; k <= N_OUTPUT; k += 6) {
         char name[16];
         int n = 0;
         uint64_t epoch = (uint64_t)k;
@@ -203,7 +203,7 @@ static void test_killed_and_resumed(void **state)
         snprintf(name, sizeof name, "w%d", k);
         p = serve(&r, name);
         router_expect(&r, MSG_hello);
-        epoch = (uint64_t)k + 4;
+        epoch = (uint64_t)k + 6;
         router_welcome(&r, epoch, 100);
         g = request(epoch, 2, tok, k, N_OUTPUT);
         router_send(&r, &g);
