@@ -3,6 +3,7 @@
 #include "common/base/flags.h"
 #include "common/base/log.h"
 #include "controller/ctl.h"
+#include "controller/prompt/profile.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -51,13 +52,14 @@ static int set_limit(struct ctl_limits *limit, const char *text, struct err *err
             continue;
         long long v = strtoll(eq + 1, &end, 10);
         if (end == eq + 1 || *end || v < 0 || v > INT32_MAX)
-            return err_set(err, ERR_ARG, "--limit %s needs a whole number from 0 to %d, got '%s'", name, INT32_MAX, eq + 1);
+            return err_set(err, ERR_ARG, "--limit %s needs a whole number from 0 to %d, got '%s'", name, INT32_MAX,
+                           eq + 1);
         memcpy((char *)limit + limit_rows[i].offset, &(int64_t){v}, sizeof(int64_t));
         return 0;
     }
     const char *near = flags_nearest(name, names, N_ELEM(names));
-    return err_set(err, ERR_ARG, "--limit: no limit is called %s%s%s%s; see --help", name, near ? "; did you mean " : "",
-                   near ? near : "", near ? "?" : "");
+    return err_set(err, ERR_ARG, "--limit: no limit is called %s%s%s%s; see --help", name,
+                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
 /* Take every --limit out of argv, because the flag table keeps only the last value of a flag. */
@@ -96,30 +98,21 @@ static void print_limits(void)
                limit_rows[i].text);
 }
 
-static int set_profile(struct ctl_config *config, const char *profile, struct err *err)
-{
-    if (strcmp(profile, "preview") == 0)
-        config->profile = CHAT_PREVIEW;
-    else if (strcmp(profile, "0731") == 0)
-        config->profile = CHAT_0731;
-    else
-        return err_set(err, ERR_ARG, "--profile must be preview or 0731, got '%s'", profile);
-    return 0;
-}
-
 /* 0, FLAGS_HELP (done) or an error of usage. */
 static int read_flags(int argc, char **argv, struct ctl_config *config, bool *die_with_parent, struct err *err)
 {
-    const char *profile = "preview", *level = "info", *limit = NULL;
+    const char *profile = "auto", *level = "info", *limit = NULL;
     int64_t port = 8080;
     const struct flag flag[] = {
-        {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory: its tokenizer is used", .required = true},
-        {"model-name", FLAG_STR, &config->model_name, "N", .help = "the model's name for clients; default: the directory's"},
+        {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory; its tokenizer is used",
+         .required = true},
+        {"model-name", FLAG_STR, &config->model_name, "N",
+         .help = "the model's name for clients; default: the directory's"},
         {"host", FLAG_STR, &config->http_host, "H", .help = "address to serve HTTP on; default 127.0.0.1"},
         {"port", FLAG_I64, &port, "P", .help = "port to serve HTTP on, 0: any free one; default 8080", .max = 65535},
         {"workers", FLAG_STR, &config->worker_endpoint, "ENDPOINT",
          .help = "where workers connect; default tcp://127.0.0.1:* (any free port)"},
-        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the chat encoding: preview (default) or 0731"},
+        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the chat encoding: auto (default: by config.json), preview or 0731"},
         {"log-level", FLAG_STR, &level, "L", .help = "error, warn, info (default) or debug"},
         {"die-with-parent", FLAG_BOOL, die_with_parent, .help = "stop when the parent process is gone"},
         {"limit", FLAG_STR, &limit, "NAME=VALUE", .help = "change a limit, see below; may be repeated"},
@@ -127,8 +120,8 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
     struct flags flags = {
         .usage = "baton-controller --model DIR [flags]",
         .about = "Accepts requests over HTTP and has workers generate for them.\n"
-                 "Prints one line `ready http://HOST:PORT workers tcp://...` when it listens; SIGTERM stops it gracefully,\n"
-                 "a second one at once.",
+                 "Prints one line `ready http://HOST:PORT workers tcp://...` when it listens; SIGTERM stops it\n"
+                 "gracefully, a second one at once.",
         .flag = flag,
         .n_flag = N_ELEM(flag),
     };
@@ -142,7 +135,7 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
     config->http_port = (int)port;
     if (log_init("controller", level))
         return err_set(err, ERR_ARG, "--log-level must be error, warn, info or debug, got '%s'", level);
-    return set_profile(config, profile, err);
+    return chat_profile_choose(profile, config->model_dir, &config->profile, err);
 }
 
 /* ---- running ---- */
@@ -204,8 +197,8 @@ static int start_signals(struct server *s)
 static void say_ready(const struct server *s, const struct ctl_config *config)
 {
     bool v6 = strchr(config->http_host, ':') != NULL;
-    printf("ready http://%s%s%s:%d workers %s\n", v6 ? "[" : "", config->http_host, v6 ? "]" : "", ctl_http_port(s->ctl),
-           ctl_worker_endpoint(s->ctl));
+    printf("ready http://%s%s%s:%d workers %s\n", v6 ? "[" : "", config->http_host, v6 ? "]" : "",
+           ctl_http_port(s->ctl), ctl_worker_endpoint(s->ctl));
     fflush(stdout);
 }
 

@@ -56,7 +56,7 @@ void ctl__turn(struct ctl *ctl)
     ctl_sched_expire(ctl->sched);
     end_drain(ctl, now_ms);
 
-    /* 2. The front: requests that came in are submitted, output is written. Tokens go out before new work costs time. */
+    /* 2. The front: what came in is submitted, output is written. Tokens go out before new work costs time. */
     ctl->parts.front->turn(ctl->front);
 
     /* 3. Out to the workers: what is over first, so that its credit can be used for what begins. */

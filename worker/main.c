@@ -189,8 +189,8 @@ static void watch(struct wrk_serve *serve, int signal_fd, int64_t drain_ms)
     log_info(main, "%s: ending now, what runs goes on elsewhere", got == 0 ? "asked again" : "the time is over");
     wrk_serve_stop(serve);
     wait_for(fd, -1, STOP_MS);
-    /* Bye is said; the step that may still run is nobody's any more. */
-    _exit(WRK_EXIT_ok);
+    if (!wrk_serve_await(serve, STOP_MS)) /* Bye is said, and the step that still runs is nobody's any more */
+        _exit(WRK_EXIT_ok);
 }
 
 static int serve(const struct args *a, int signal_fd)

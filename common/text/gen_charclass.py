@@ -32,7 +32,7 @@ def table():
     for lo, hi in CJK_RANGES:
         for cp in range(lo, hi + 1):
             if classes[cp] & (BITS["N"] | BITS["space"]):
-                sys.exit("U+%04X is a digit or white space inside the CJK set: pretok.c relies on there being none" % cp)
+                sys.exit("U+%04X in the CJK set is a digit or white space: pretok.c relies on there being none" % cp)
             classes[cp] |= CJK
     for cp in b"\r\n":
         classes[cp] |= NL

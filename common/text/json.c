@@ -527,7 +527,8 @@ void json_add_str(struct buf *out, const char *s, size_t n)
         }
         }
     }
-    buf_add(out, s + start, n - start);
+    if (n > 0) /* else s may be NULL, to which nothing may be added */
+        buf_add(out, s + start, n - start);
     buf_add_char(out, '"');
 }
 

@@ -1,5 +1,5 @@
-/* common/text/pretok.h - cut text into the pieces that BPE works on: the three Split stages of DeepSeek-V4's tokenizer.json,
- * matched by hand in one pass.
+/* common/text/pretok.h - cut text into the pieces that BPE works on: the three Split stages of DeepSeek-V4's
+ * tokenizer.json, matched by hand in one pass.
  * Owns:     nothing.
  * Thread:   any.
  * Limits:   none; time is linear in the text.

@@ -2,7 +2,7 @@
  * Owns:     the tables read from the file; immutable after tok_open, so any thread may use it at once.
  * Lifetime: tok_open .. tok_close.
  * Thread:   any (encode uses scratch of its own per call).
- * Limits:   TOK_FILE_MAX bytes of file; text of any length, O(n log n).
+ * Limits:   TOK_FILE_MAX bytes of file, 2^20 ids; text of any length, O(n log n).
  * Source:   spec/tokenizer.md; vectors tests/vectors/{tokenizer,tiny_tokenizer,pretok,detok,tiny_detok}.jsonl.
  */
 #ifndef COMMON_TEXT_TOK_H
@@ -33,7 +33,7 @@ struct tok_span {
 };
 
 /* Read DIR/tokenizer.json (or tokenizer.json.gz is NOT read: unpack first). Everything is checked; an error
- * names the file and the reason. Returns 0 and *tok (yours), ERR_MISSING, ERR_IO, ERR_FORMAT, ERR_UNSUPPORTED (a
+ * names the file and the reason. Returns 0 and *tok (yours), ERR_MISSING, ERR_IO, ERR_LIMIT, ERR_FORMAT, ERR_UNSUPPORTED (a
  * pipeline that is not V4's). */
 int tok_open(const char *dir, struct tok **tok, struct err *err);
 void tok_close(struct tok **tok);
@@ -50,6 +50,7 @@ int32_t tok_n_vocab(const struct tok *tok);           /* ids are 0 .. n-1 */
 int32_t tok_find(const struct tok *tok, const char *added); /* id of an added token by its text, or -1 */
 bool tok_is_special(const struct tok *tok, int32_t id);     /* `special: true` of the file */
 bool tok_is_added(const struct tok *tok, int32_t id);
-int32_t tok_eos(const struct tok *tok);               /* id of tokenizer_config.json's eos_token, else of <｜end▁of▁sentence｜> */
+/* Id of tokenizer_config.json's eos_token; of <｜end▁of▁sentence｜> without that file or member. */
+int32_t tok_eos(const struct tok *tok);
 
 #endif

@@ -163,7 +163,8 @@ static inline uint32_t find_word(const struct tok *tok, const struct tok_words *
 
     for (size_t i = word_home(key, n, w->shift);; i = (i + 1) & mask) {
         const struct tok_word *slot = &w->slot[i];
-        if (slot->key == key && slot->len == n && n < UINT32_MAX && (n <= 8 || memcmp(tok->bytes + tok->at[slot->id], s, n) == 0))
+        if (slot->key == key && slot->len == n && n < UINT32_MAX &&
+            (n <= 8 || memcmp(tok->bytes + tok->at[slot->id], s, n) == 0))
             return slot->id;
         if (!slot->len)
             return TOK_NONE;
@@ -376,7 +377,8 @@ static void memo_piece(const struct tok *tok, struct tok_scratch *s, const char 
     }
     size_t at = ids->n;
     tok__bpe(tok, s, piece, n, ids);
-    *m = (struct tok_memo){.key = key, .piece = piece, .ids_at = at, .len = (uint32_t)n, .n_id = (uint32_t)(ids->n - at)};
+    *m = (struct tok_memo){
+        .key = key, .piece = piece, .ids_at = at, .len = (uint32_t)n, .n_id = (uint32_t)(ids->n - at)};
 }
 
 void tok__piece(const struct tok *tok, struct tok_scratch *s, const char *piece, size_t n, struct tok_ids *ids)

@@ -1,15 +1,14 @@
 #include "common/base/check.h"
 #include "common/mem/arena.h"
+#include "common/mem/file.h"
 #include "common/mem/mem.h"
 #include "common/text/json.h"
 #include "common/text/pretok.h"
 #include "common/text/tok_impl.h"
 #include "common/text/utf8.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { TOK_CONFIG_MAX = 1 << 20 };
 
@@ -53,40 +52,6 @@ static int unsupported(struct loader *ld, const char *what)
 
 /* ---- files -------------------------------------------------------------------------------------------- */
 
-/* Whole regular file of at most max bytes into out. */
-static int read_file(const char *path, size_t max, struct buf *out, struct err *err)
-{
-    struct stat st;
-    int rc = 0;
-    FILE *f = fopen(path, "rb");
-
-    if (!f)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_MISSING : ERR_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) {
-        rc = err_set(err, ERR_IO, "%s: not a regular file", path);
-        goto out;
-    }
-    if ((uint64_t)st.st_size > max) {
-        rc = err_set(err, ERR_FORMAT, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size, max);
-        goto out;
-    }
-    /* The file may change while it is read: what counts is what comes, within the limit. */
-    size_t got, room = (size_t)st.st_size + 1;
-    while ((got = fread(buf_room(out, room), 1, room, f)) > 0) {
-        out->len += got;
-        if (out->len > max) {
-            rc = err_set(err, ERR_FORMAT, "%s: more than %zu bytes", path, max);
-            goto out;
-        }
-        room = 4096;
-    }
-    if (ferror(f))
-        rc = err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
-out:
-    fclose(f);
-    return rc;
-}
-
 static char *join_path(const char *dir, const char *name)
 {
     struct buf b = {0};
@@ -129,6 +94,8 @@ static bool is_empty_sequence(const struct json *j)
 
 static int check_pre_tokenizer(struct loader *ld)
 {
+    static const char *const name[PRETOK_N_STAGE] = {"pre_tokenizer stage 1", "pre_tokenizer stage 2",
+                                                     "pre_tokenizer stage 3"};
     const struct json *pre = json_get(ld->root, "pre_tokenizer"), *list = json_get(pre, "pretokenizers");
 
     if (!is_type(pre, "Sequence") || !json_is(list, JSON_ARRAY) || list->n != PRETOK_N_STAGE + 1)
@@ -138,7 +105,7 @@ static int check_pre_tokenizer(struct loader *ld)
         if (!is_type(stage, "Split") || !json_is_str(json_get(stage, "behavior"), "Isolated") ||
             !is_false(json_get(stage, "invert")) ||
             !json_is_str(json_get(json_get(stage, "pattern"), "Regex"), pretok_pattern[i]))
-            return unsupported(ld, i == 0 ? "pre_tokenizer stage 1" : i == 1 ? "pre_tokenizer stage 2" : "pre_tokenizer stage 3");
+            return unsupported(ld, name[i]);
     if (!is_type(stage, "ByteLevel") || !json_is(json_get(stage, "add_prefix_space"), JSON_FALSE) ||
         !json_is(json_get(stage, "use_regex"), JSON_FALSE))
         return unsupported(ld, "pre_tokenizer stage 4 (ByteLevel)");
@@ -221,6 +188,11 @@ static int read_id(struct loader *ld, const struct json *j, const char *text, in
     return 0;
 }
 
+static int two_texts(struct loader *ld, int64_t id, const char *a, const char *b)
+{
+    return fail(ld, ERR_FORMAT, "id %lld belongs to \"%.60s\" and to \"%.60s\"", (long long)id, a, b);
+}
+
 static int read_vocab(struct loader *ld)
 {
     for (const struct json *j = ld->vocab->child; j; j = j->next) {
@@ -230,7 +202,7 @@ static int read_vocab(struct loader *ld)
             return rc;
         struct entry *e = &ld->entry[id];
         if (e->text)
-            return fail(ld, ERR_FORMAT, "id %lld belongs to \"%.60s\" and to \"%.60s\"", (long long)id, e->text, j->key);
+            return two_texts(ld, id, e->text, j->key);
         *e = (struct entry){.text = j->key, .len = j->key_len, .in_vocab = true};
         ld->tok->flag[id] = TOK_PRESENT;
     }
@@ -251,14 +223,16 @@ static int read_added_token(struct loader *ld, const struct json *j)
     if (rc)
         return rc;
     if (!json_is_bool(special) || !json_is_bool(normalized))
-        return fail(ld, ERR_FORMAT, "added token \"%.60s\" needs \"special\" and \"normalized\", true or false", text->text);
+        return fail(ld, ERR_FORMAT, "added token \"%.60s\" needs \"special\" and \"normalized\", true or false",
+                    text->text);
     for (size_t i = 0; i < N_ELEM(unused); i++)
         if (!is_false(json_get(j, unused[i])))
-            return fail(ld, ERR_UNSUPPORTED, "added token \"%.60s\" has \"%s\", DeepSeek-V4 has none", text->text, unused[i]);
+            return fail(ld, ERR_UNSUPPORTED, "added token \"%.60s\" has \"%s\", DeepSeek-V4 has none", text->text,
+                        unused[i]);
     struct entry *e = &ld->entry[id];
     bool same = e->text && e->len == text->len && memcmp(e->text, text->text, e->len) == 0;
     if (ld->tok->flag[id] & TOK_ADDED || (e->text && !same))
-        return fail(ld, ERR_FORMAT, "id %lld belongs to \"%.60s\" and to \"%.60s\"", (long long)id, e->text, text->text);
+        return two_texts(ld, id, e->text, text->text);
     bool second = normalized->kind == JSON_TRUE;
     if (tok__trie_add(&ld->tok->pass[second], text->text, text->len, (int32_t)id) >= 0 ||
         tok__trie_find(&ld->tok->pass[!second], text->text, text->len) >= 0 ||
@@ -407,8 +381,8 @@ static int read_merges(struct loader *ld)
         }
         /* The tables use the id as the rank; this also keeps out a merge that stands twice. */
         if (result <= last) {
-            rc = fail(ld, ERR_UNSUPPORTED, "merge %u gives id %u: ids must ascend with the merges, as in DeepSeek-V4", k,
-                      result);
+            rc = fail(ld, ERR_UNSUPPORTED, "merge %u gives id %u: ids must ascend with the merges, as in DeepSeek-V4",
+                      k, result);
             goto out;
         }
         last = result;
@@ -456,7 +430,7 @@ static int read_config(struct loader *ld, const char *path, const struct json **
     const struct json *root;
     struct buf text = {0};
     struct err err;
-    int rc = read_file(path, TOK_CONFIG_MAX, &text, &err);
+    int rc = file_read(path, TOK_CONFIG_MAX, &text, &err);
 
     if (rc == ERR_MISSING) {
         rc = 0;
@@ -481,7 +455,8 @@ out:
 
 static int find_eos(struct loader *ld, const char *dir)
 {
-    const struct json fallback = {.kind = JSON_STRING, .text = default_eos, .len = sizeof default_eos - 1}, *eos = &fallback;
+    const struct json fallback = {.kind = JSON_STRING, .text = default_eos, .len = sizeof default_eos - 1};
+    const struct json *eos = &fallback;
     char *path = join_path(dir, "tokenizer_config.json");
     int rc = read_config(ld, path, &eos);
 
@@ -524,7 +499,7 @@ int tok_open(const char *dir, struct tok **tok, struct err *err)
     struct loader ld = {.tok = mem_zalloc(sizeof *ld.tok), .path = path, .err = err ? err : &local};
     struct buf text = {0};
 
-    int rc = read_file(path, TOK_FILE_MAX, &text, ld.err);
+    int rc = file_read(path, TOK_FILE_MAX, &text, ld.err);
     if (rc == ERR_MISSING)
         err_set(ld.err, rc, "%s: not found; it comes with the model (unpack tokenizer.json.gz first)", path);
     if (!rc)

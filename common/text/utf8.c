@@ -83,6 +83,14 @@ bool utf8_is_valid(const char *s, size_t n)
 {
     for (size_t i = 0; i < n;) {
         uint32_t cp;
+        uint64_t eight;
+        if (n - i >= sizeof eight) { /* most text is ASCII: eight bytes at once */
+            memcpy(&eight, s + i, sizeof eight);
+            if (!(eight & 0x8080808080808080u)) {
+                i += sizeof eight;
+                continue;
+            }
+        }
         int len = utf8_decode(s + i, n - i, &cp);
         if (len < 0)
             return false;
@@ -94,6 +102,7 @@ bool utf8_is_valid(const char *s, size_t n)
 void utf8_add_replaced(struct buf *out, const char *s, size_t n)
 {
     struct utf8_stream st = {0};
+
     utf8_stream_feed(&st, s, n, out);
     utf8_stream_end(&st, out);
 }
@@ -123,6 +132,8 @@ static size_t add_complete(struct buf *out, const char *s, size_t n)
 
 void utf8_stream_feed(struct utf8_stream *st, const char *s, size_t n, struct buf *out)
 {
+    if (n == 0) /* s may be NULL then, to which nothing may be added */
+        return;
     /* While bytes are held, grow them one by one: the character ends within three more bytes or turns bad. */
     while (st->n_held > 0 && n > 0) {
         st->held[st->n_held++] = (unsigned char)*s++;

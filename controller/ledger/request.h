@@ -90,7 +90,12 @@ struct ctl_choice {
 };
 
 /* What became of tokens or an end that a worker reported. */
-#define LEDGER_VERDICT_LIST(X)                                                                         X(committed) /* taken */                                                                           X(stale)     /* of an attempt that is over, or of a choice that has ended */                       X(repeat)    /* of the current attempt, but an index that is committed already */                  X(gap)       /* of the current attempt, but past the next index: the worker broke the protocol */     X(excess)    /* more tokens than were asked for, an id outside the vocabulary, a wrong count */
+#define LEDGER_VERDICT_LIST(X)                                                                          \
+    X(committed) /* taken */                                                                            \
+    X(stale)     /* of an attempt that is over, or of a choice that has ended */                        \
+    X(repeat)    /* of the current attempt, but an index that is committed already */                   \
+    X(gap)       /* of the current attempt, but past the next index: the worker broke the protocol */   \
+    X(excess)    /* more tokens than were asked for, an id outside the vocabulary, a wrong count */
 enum ledger_verdict {
 #define X(name) LEDGER_##name,
     LEDGER_VERDICT_LIST(X)
@@ -158,7 +163,7 @@ void ctl_choice_move(struct ctl_choice *c, enum ctl_choice_state to);
 enum ledger_verdict ledger_commit(struct ctl_choice *c, uint32_t attempt, int64_t first, int32_t n,
                                   const struct msg_token *token, int32_t n_vocab);
 
-/* May the worker's end of `attempt` with n_output tokens in all be believed? LEDGER_committed if so; nothing changes. */
+/* May the worker's end of `attempt` with n_output tokens in all be believed? LEDGER_committed if so. Changes nothing. */
 enum ledger_verdict ledger_check_end(const struct ctl_choice *c, uint32_t attempt, int64_t n_output);
 
 const char *ledger_verdict_name(enum ledger_verdict verdict);

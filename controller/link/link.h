@@ -34,7 +34,8 @@ struct ctl_link_events {
     void (*on_failed)(void *arg, struct ctl_worker *w, const struct msg_failed *m);
     void (*on_ready)(void *arg, struct ctl_worker *w);   /* joined, or takes work again */
     void (*on_reclaim)(void *arg, struct ctl_worker *w); /* its failure domain is under pressure */
-    /* Its epoch is over; orderly: it left by itself, the process did not die. Take its work away: w is not yours after the call. */
+    /* Its epoch is over; orderly: it left by itself, the process did not die. Take its work away: w is not yours
+     * after the call. */
     void (*on_lost)(void *arg, struct ctl_worker *w, bool orderly);
 };
 
@@ -50,7 +51,7 @@ struct ctl_link_opts {
 /* Bind and start listening. ERR_NET (cannot bind), ERR_ARG (no endpoint). */
 int ctl_link_open(uv_loop_t *loop, const struct ctl_link_opts *opts, struct ctl_link **link, struct err *err);
 
-/* No more events; on_closed(arg) when sockets and handles are gone and *link is freed. Workers see the connection end. */
+/* No more events; on_closed(arg) when sockets and handles are gone and *link is freed. Workers are disconnected. */
 void ctl_link_close(struct ctl_link **link, void (*on_closed)(void *arg), void *arg);
 
 const char *ctl_link_endpoint(const struct ctl_link *link); /* as bound, with its port */
@@ -62,7 +63,7 @@ bool ctl_link_turn(struct ctl_link *link, int64_t now_ms);
 bool ctl_link_reap(struct ctl_link *link, int64_t now_ms);
 
 void ctl_link_arm(struct ctl_link *link);                       /* last thing of the turn */
-int64_t ctl_link_due_ms(const struct ctl_link *link, int64_t now_ms); /* when to run a turn at the latest; INT64_MAX: never */
+int64_t ctl_link_due_ms(const struct ctl_link *link, int64_t now_ms); /* the latest next turn; INT64_MAX: never */
 
 /* Hand over one generation. The epoch is filled in here. 0; ERR_BUSY (its queue is full: try later), ERR_NET (it is
  * gone, ctl_link_reap will say so), ERR_RANGE (the message is outside the wire's limits). */

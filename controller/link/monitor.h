@@ -7,8 +7,8 @@
  *
  * ZeroMQ names a connection by its descriptor, and descriptors are used again. What makes the match safe: ZeroMQ's
  * thread reports the end of a connection before it closes the descriptor, and reports an accept before the first
- * message of that connection can be received. So whoever reads all events AFTER receiving a Hello and BEFORE believing its
- * descriptor has seen the end of the former owner.
+ * message of that connection can be received. So whoever reads all events AFTER receiving a Hello and BEFORE
+ * believing its descriptor has seen the end of the former owner.
  */
 #ifndef CONTROLLER_LINK_MONITOR_H
 #define CONTROLLER_LINK_MONITOR_H

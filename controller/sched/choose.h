@@ -31,8 +31,8 @@ enum ctl_choose {
 
 /* The worker for c among the list `first`. A worker can take it that is ready, has credit and context enough, is not
  * the one that just failed it (unless no other one is ready), and where c and a choice on probation (either of them) do
- * not meet. Among those: the same numerics for a choice with committed tokens (an exact continuation), then no suspect domain, then the
- * lower share of credits in use, then more free KV blocks, then the older one. */
+ * not meet. Among those: the same numerics for a choice with committed tokens (an exact continuation), then no
+ * suspect domain, then the lower share of credits in use, then more free KV blocks, then the older one. */
 enum ctl_choose ctl_choose(struct ctl_worker *first, const struct ctl_choice *c, const struct ctl_suspects *suspects,
                            int64_t now_ms, struct ctl_worker **out);
 

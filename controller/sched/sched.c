@@ -204,8 +204,8 @@ static void broke_protocol(struct ctl_sched *s, struct ctl_choice *c, const char
     char text[MSG_TEXT_MAX];
 
     s->opts.counts->violations++;
-    snprintf(text, sizeof text, "worker %s broke the protocol: %s at index %" PRId64 " (%s)", c->worker->hello.worker, what,
-             c->out.n, ledger_verdict_name(v));
+    snprintf(text, sizeof text, "worker %s broke the protocol: %s at index %" PRId64 " (%s)", c->worker->hello.worker,
+             what, c->out.n, ledger_verdict_name(v));
     log_warn(sched, "choice=%s %s", c->name, text);
     queue_again(s, c, text, true, true);
 }
@@ -437,8 +437,8 @@ static bool find_worker(struct ctl_sched *s, struct ctl_choice *c, struct ctl_wo
         /* Who has run once was not too long: the worker that could take it may come back. */
         if (c->n_dispatch == 0) {
             snprintf(text, sizeof text,
-                     "a prompt of %" PRId64 " tokens and up to %" PRId64 " of output need more context than the %" PRId64
-                     " tokens that the workers have",
+                     "a prompt of %" PRId64 " tokens and up to %" PRId64
+                     " of output need more context than the %" PRId64 " tokens that the workers have",
                      c->req->n_prompt, c->req->max_output, ctl_link_context_max(s->link));
             doom(c, CTL_END_invalid, text);
         }
@@ -515,8 +515,8 @@ static size_t collect(struct ctl_sched *s, int64_t until_ms)
     return n;
 }
 
-/* End all live choices of all requests due until until_ms. They are collected first: an event may drop any request, but none
- * is freed before the end of the turn. */
+/* End all live choices of all requests due until until_ms. They are collected first: an event may drop any request,
+ * but none is freed before the end of the turn. */
 static void end_due(struct ctl_sched *s, int64_t until_ms, enum ctl_end end, const char *text)
 {
     size_t n = collect(s, until_ms);

@@ -8,9 +8,9 @@
  * Who is blamed for a death. A choice under which deaths_max workers died one after the other without a new token in
  * between is quarantined, not fed to the next one: generation is deterministic, so what kills a worker kills the next
  * one at the same token, and whoever got past that token is innocent. When the last of these deaths was shared with
- * others, the blame is not clear (spot machines die without anyone's fault): the choice goes on probation: it is sent to a
- * worker where every other choice has proved itself by a token, nobody joins it there before it has done the same, and
- * one more death without a new token ends it.
+ * others, the blame is not clear (spot machines die without anyone's fault): the choice goes on probation. It is sent
+ * to a worker where every other choice has proved itself by a token, nobody joins it there before it has done the
+ * same, and one more death without a new token ends it.
  */
 #ifndef CONTROLLER_SCHED_SCHED_H
 #define CONTROLLER_SCHED_SCHED_H
@@ -50,7 +50,7 @@ void ctl_sched_drop(struct ctl_sched *s, struct ctl_request **req_p);
 /* ---- the steps of a turn, in this order ---- */
 void ctl_sched_begin(struct ctl_sched *s, int64_t now_ms);  /* before the link's turn: sets the time of its events */
 void ctl_sched_expire(struct ctl_sched *s);                 /* end what is past its deadline */
-void ctl_sched_send_cancels(struct ctl_sched *s);           /* before dispatch: a credit is free when the worker knows */
+void ctl_sched_send_cancels(struct ctl_sched *s);           /* before dispatch: then a credit is really free */
 bool ctl_sched_dispatch(struct ctl_sched *s);               /* true if more could be sent: the turn must come again */
 void ctl_sched_free_dead(struct ctl_sched *s);              /* the one place where requests are freed */
 

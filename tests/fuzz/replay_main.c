@@ -84,8 +84,26 @@ static void insert(struct buf *b, size_t at, const char *data, size_t n)
 
 static void edit(struct buf *b)
 {
-    static const char *const words[] = {"0", "-1", "9223372036854775807", "18446744073709551616", "1e999", "null", "[", "]",
-                                        "{", "}", "\"", ",", ":", "\\u0000", "\\ud800", "\xff", "true", "0.5", "[[", "{}"};
+    static const char *const words[] = {"0",
+                                        "-1",
+                                        "9223372036854775807",
+                                        "18446744073709551616",
+                                        "1e999",
+                                        "null",
+                                        "[",
+                                        "]",
+                                        "{",
+                                        "}",
+                                        "\"",
+                                        ",",
+                                        ":",
+                                        "\\u0000",
+                                        "\\ud800",
+                                        "\xff",
+                                        "true",
+                                        "0.5",
+                                        "[[",
+                                        "{}"};
     static const unsigned char bytes[] = {0, 1, 7, 8, 0x20, 0x7f, 0x80, 0xff, '"', '\\', '{', '}', '[', ']', '0', '9'};
     size_t at = below(b->len + 1), n = b->len - at;
     char piece[256];

@@ -1,5 +1,5 @@
-/* tests/ops/compare.h - the one comparator of numeric tests, and buffers that show what an op left alone or overran.
- * Owns:     guarded buffers, until guard_free.
+/* tests/ops/compare.h - the one comparator of numeric tests.
+ * Owns:     nothing.
  * Thread:   the test's.
  * Source:   docs/STYLE.md finding 1: a comparison with NaN is false, so NaN and infinity are compared as masks FIRST,
  *           and a value passes only if `<=` holds. Never built with -ffast-math.
@@ -30,11 +30,5 @@ bool compare_abs_ok(const struct compare *c, double tol);
 
 /* Index of the first byte that differs, or n. For results that must have the same bits. */
 size_t compare_bits(const void *got, const void *want, size_t n_bytes);
-
-/* n_bytes, 64-byte aligned, filled with 0xff (NaN in f32, BF16, E4M3 and E8M0; -1 in i32), guard bands on both sides. */
-void *guard_alloc(size_t n_bytes);
-bool guard_is_whole(const void *p); /* nothing was written outside */
-bool guard_is_untouched(const void *p); /* nor inside */
-void guard_free(void *p);
 
 #endif

@@ -1,5 +1,5 @@
-/* Proves that the comparator of all numeric tests cannot be fooled by NaN, infinity or an output nobody wrote, and that
- * guard bands see a write outside. How: each kind of bad output is fed in; it must fail, and the good one must pass. */
+/* Proves that the comparator of all numeric tests cannot be fooled by NaN, infinity or an output nobody wrote.
+ * How: each kind of bad output is fed in; it must fail, and the good one must pass. */
 #include "tests/unit/test.h"
 
 #include "tests/ops/compare.h"
@@ -77,22 +77,13 @@ static void test_bf16(void **state)
 
 static void test_poison_fails(void **state)
 {
-    float *p = guard_alloc(2 * sizeof *p), want[2] = {1, 2};
+    float got[2], want[2] = {1, 2};
 
     (void)state;
-    assert_true(guard_is_untouched(p));
-    struct compare c = compare_f32(p, want, 2);
-    assert_false(compare_rel_ok(&c, 1e30)); /* an op that wrote nothing */
-    p[0] = 1;
-    assert_false(guard_is_untouched(p));
-    assert_true(guard_is_whole(p));
-    unsigned char *b = (unsigned char *)p;
-    b[8] ^= 1;
-    assert_false(guard_is_whole(p));
-    b[8] ^= 1;
-    b[-1] ^= 1;
-    assert_false(guard_is_whole(p));
-    guard_free(p);
+    memset(got, 0xff, sizeof got); /* an op that wrote nothing */
+    struct compare c = compare_f32(got, want, 2);
+    assert_int_equal(c.n_mask, 2);
+    assert_false(compare_rel_ok(&c, 1e30));
 }
 
 static void test_bits(void **state)

@@ -81,7 +81,7 @@ def strip_comments_and_strings(text):
 
 @check
 def arrows(tree):
-    """controller, worker -> proto -> common; worker -> kernels -> common: a part can be understood without what uses it"""
+    """controller, worker -> proto -> common; worker -> kernels -> common: a part is understood without its users"""
     for path in tree.product(".c", ".h", ".cu", ".cuh"):
         area = path.split("/")[0]
         for i, line in enumerate(tree.lines(path), 1):

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 struct wrk_serve {
@@ -21,6 +22,7 @@ struct wrk_serve {
     struct wrk_link *link;
     struct wrk_sched *sched;
     pthread_t thread;
+    bool is_joined; /* main's */
     uint64_t stay; /* of the sequences in the scheduler */
     atomic_bool must_drain, must_stop;
     bool has_link_ended; /* the engine thread saw it */
@@ -212,11 +214,24 @@ int wrk_serve_done_fd(const struct wrk_serve *v)
     return wrk_link_done_fd(v->link);
 }
 
+bool wrk_serve_await(struct wrk_serve *v, int timeout_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until); /* the clock of pthread_timedjoin_np */
+    int64_t ns = until.tv_nsec + timeout_ms * (int64_t)1000000;
+    until.tv_sec += ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    if (!v->is_joined)
+        v->is_joined = pthread_timedjoin_np(v->thread, NULL, &until) == 0;
+    return v->is_joined;
+}
+
 enum wrk_exit wrk_serve_join(struct wrk_serve **serve, struct err *err)
 {
     struct wrk_serve *v = *serve;
     struct err link_err = {0};
-    pthread_join(v->thread, NULL);
+    if (!v->is_joined)
+        pthread_join(v->thread, NULL);
     int rc = wrk_link_join(&v->link, &link_err);
     enum wrk_exit status = WRK_EXIT_ok;
     if (v->broken.code) {

@@ -10,6 +10,8 @@
 #include "common/base/err.h"
 #include "worker/exit.h"
 
+#include <stdbool.h>
+
 struct eng;
 struct wrk_serve;
 
@@ -35,6 +37,9 @@ void wrk_serve_stop(struct wrk_serve *serve);
 
 /* Readable once the link has ended, by itself or as asked; the engine thread ends after its current step. */
 int wrk_serve_done_fd(const struct wrk_serve *serve);
+
+/* Wait up to timeout_ms for the engine thread to end its step and itself. False: it has not. */
+bool wrk_serve_await(struct wrk_serve *serve, int timeout_ms);
 
 /* Wait for the end. Status and, unless it is ok, the reason. */
 enum wrk_exit wrk_serve_join(struct wrk_serve **serve, struct err *err);

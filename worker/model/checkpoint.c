@@ -16,9 +16,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define INDEX_NAME  "model.safetensors.index.json"
+#define INDEX_NAME "model.safetensors.index.json"
 #define SINGLE_NAME "model.safetensors"
-#define SUFFIX      ".safetensors"
+#define SUFFIX ".safetensors"
 
 /* A tensor and the shard it lies in. The tensor is first: mdl_ckpt_file gets back to the entry. */
 struct entry {
@@ -118,8 +118,9 @@ static int names_from_index(const char *dir, const struct json *root, struct are
 
     for (const struct json *j = json_get(root, "weight_map")->child; j; j = j->next) {
         if (!is_plain_name(j))
-            return err_set(err, ERR_FORMAT, "%s/" INDEX_NAME ": tensor '%.160s': '%.100s' is not the name of a file beside it",
-                           dir, j->key, j->text ? j->text : json_kind_name(j));
+            return err_set(err, ERR_FORMAT,
+                           "%s/" INDEX_NAME ": tensor '%.160s': '%.100s' is not the name of a file beside it", dir,
+                           j->key, j->text ? j->text : json_kind_name(j));
         if (strcmp(last, j->text) == 0) /* most often the shard of the line before */
             continue;
         last = arena_strdup(arena, j->text);
@@ -168,12 +169,13 @@ static int pick_listed(const char *dir, struct names *list, struct err *err)
             first_count = count;
         }
         if (len != first_len || memcmp(first, list->name[i], len) != 0 || count != first_count)
-            return err_set(err, ERR_FORMAT, "%s/%s: belongs to another set of shards than %s; an index file "
-                                            "(" INDEX_NAME ") must say which to take",
+            return err_set(err, ERR_FORMAT,
+                           "%s/%s: belongs to another set of shards than %s; an index file "
+                           "(" INDEX_NAME ") must say which to take",
                            dir, list->name[i], first);
         if (number != want)
-            return err_set(err, ERR_MISSING, "%s/%.*s%05d-of-%05d" SUFFIX ": this shard is missing", dir, (int)len, first,
-                           want, count);
+            return err_set(err, ERR_MISSING, "%s/%.*s%05d-of-%05d" SUFFIX ": this shard is missing", dir, (int)len,
+                           first, want, count);
         want++;
         list->name[n++] = list->name[i];
     }
@@ -181,8 +183,8 @@ static int pick_listed(const char *dir, struct names *list, struct err *err)
         return 0;
     list->n = n;
     if (want != first_count + 1)
-        return err_set(err, ERR_MISSING, "%s/%.*s%05d-of-%05d" SUFFIX ": this shard is missing", dir, (int)first_len, first,
-                       want, first_count);
+        return err_set(err, ERR_MISSING, "%s/%.*s%05d-of-%05d" SUFFIX ": this shard is missing", dir, (int)first_len,
+                       first, want, first_count);
     return 0;
 }
 
@@ -208,8 +210,10 @@ static int names_from_dir(const char *dir, struct arena *arena, struct names *li
         names_add(list, SINGLE_NAME);
     }
     if (list->n == 0)
-        return err_set(err, ERR_MISSING, "%s: no checkpoint: config.json is there, but no " SINGLE_NAME ", no " INDEX_NAME
-                                         " and no other *.safetensors", dir);
+        return err_set(err, ERR_MISSING,
+                       "%s: no checkpoint: config.json is there, but no " SINGLE_NAME ", no " INDEX_NAME
+                       " and no other *.safetensors",
+                       dir);
     names_sort_unique(list);
     return pick_listed(dir, list, err);
 }
@@ -292,11 +296,11 @@ static int check_index(const struct mdl_ckpt *c, const struct json *root, struct
         if (j->key_len <= MDL_NAME_MAX && !memchr(j->key, 0, j->key_len) && mdl_name_official(j->key, name))
             t = mdl_ckpt_find(c, name);
         if (!t)
-            return err_set(err, ERR_MISSING, "%s/%s: tensor '%.160s': is not there, though " INDEX_NAME " says so", c->dir,
-                           j->text, j->key);
+            return err_set(err, ERR_MISSING, "%s/%s: tensor '%.160s': is not there, though " INDEX_NAME " says so",
+                           c->dir, j->text, j->key);
         if (strcmp(mdl_ckpt_file(c, t), j->text) != 0)
-            return err_set(err, ERR_FORMAT, "%s/" INDEX_NAME ": tensor '%.160s': said to be in %s, but is in %s", c->dir,
-                           j->key, j->text, mdl_ckpt_file(c, t));
+            return err_set(err, ERR_FORMAT, "%s/" INDEX_NAME ": tensor '%.160s': said to be in %s, but is in %s",
+                           c->dir, j->key, j->text, mdl_ckpt_file(c, t));
     }
     return 0;
 }
@@ -316,8 +320,10 @@ static int check_dir(const char *dir, struct err *err)
     if (!path_of(dir, "config.json", path, err))
         return ERR_ARG;
     if (stat(path, &st) != 0 && errno == ENOENT)
-        return err_set(err, ERR_MISSING, "%s: no checkpoint: config.json is missing; a directory with config.json and "
-                                         "*.safetensors is needed", dir);
+        return err_set(err, ERR_MISSING,
+                       "%s: no checkpoint: config.json is missing; a directory with config.json and "
+                       "*.safetensors is needed",
+                       dir);
     return 0;
 }
 
@@ -462,15 +468,38 @@ static uint64_t mix_double(uint64_t h, double v)
 static uint64_t mix_config(uint64_t h, const struct mdl_config *c)
 {
     const int32_t ints[] = {
-        c->vocab_size,          c->hidden_size,      c->num_hidden_layers, c->num_attention_heads, c->head_dim,
-        c->qk_rope_head_dim,    c->q_lora_rank,      c->o_lora_rank,       c->o_groups,            c->sliding_window,
-        c->index_n_heads,       c->index_head_dim,   c->index_topk,        c->n_routed_experts,    c->num_experts_per_tok,
-        c->n_shared_experts,    c->moe_intermediate_size, c->num_hash_layers, c->hc_mult,          c->hc_sinkhorn_iters,
-        c->max_position_embeddings, c->yarn.on,
+        c->vocab_size,
+        c->hidden_size,
+        c->num_hidden_layers,
+        c->num_attention_heads,
+        c->head_dim,
+        c->qk_rope_head_dim,
+        c->q_lora_rank,
+        c->o_lora_rank,
+        c->o_groups,
+        c->sliding_window,
+        c->index_n_heads,
+        c->index_head_dim,
+        c->index_topk,
+        c->n_routed_experts,
+        c->num_experts_per_tok,
+        c->n_shared_experts,
+        c->moe_intermediate_size,
+        c->num_hash_layers,
+        c->hc_mult,
+        c->hc_sinkhorn_iters,
+        c->max_position_embeddings,
+        c->yarn.on,
     };
-    const double doubles[] = {c->hc_eps,         c->rms_norm_eps,        c->routed_scaling_factor,
-                              c->swiglu_limit,   c->rope_theta,          c->compress_rope_theta,
-                              c->yarn.factor,    c->yarn.beta_fast,      c->yarn.beta_slow,
+    const double doubles[] = {c->hc_eps,
+                              c->rms_norm_eps,
+                              c->routed_scaling_factor,
+                              c->swiglu_limit,
+                              c->rope_theta,
+                              c->compress_rope_theta,
+                              c->yarn.factor,
+                              c->yarn.beta_fast,
+                              c->yarn.beta_slow,
                               (double)c->yarn.original_max_position_embeddings};
 
     for (size_t i = 0; i < N_ELEM(ints); i++)

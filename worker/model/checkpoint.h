@@ -20,7 +20,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MDL_SHARDS_MAX = 4096, MDL_HEADER_MAX = ST_HEADER_MAX, MDL_TENSORS_MAX = ST_TENSORS_MAX, MDL_INDEX_MAX = 100 << 20 };
+enum {
+    MDL_SHARDS_MAX = 4096,
+    MDL_HEADER_MAX = ST_HEADER_MAX,
+    MDL_TENSORS_MAX = ST_TENSORS_MAX,
+    MDL_INDEX_MAX = 100 << 20,
+};
 
 struct mdl_ckpt;
 
@@ -29,8 +34,8 @@ struct mdl_ckpt;
  *   - model.safetensors;
  *   - all of NAME-00001-of-0000N.safetensors (one NAME; none may be missing);
  *   - all *.safetensors.
- * Checks every header (lengths, offsets, overlaps, dtype and shape against byte count, repeated names,
- * also two spellings of one name), the index file where there is one, and that no shard is missing. Which tensors the MODEL
+ * Checks every header (lengths, offsets, overlaps, dtype and shape against byte count, repeated names, also two
+ * spellings of one name), the index file where there is one, and that no shard is missing. Which tensors the MODEL
  * needs, with which shapes, is checked by mdl_weights_bind (weights.h). */
 int mdl_ckpt_open(const char *dir, struct mdl_ckpt **ckpt, struct err *err);
 void mdl_ckpt_close(struct mdl_ckpt **ckpt);

@@ -75,12 +75,12 @@ static int get_i64(const struct place *p, const char *key, int64_t min, int64_t 
     if (json_to_i64(j, v)) {
         if (*v >= min && *v <= max)
             return 0;
-        return err_set(err, ERR_RANGE, "key '%s%s' is %" PRId64 ", %" PRId64 " to %" PRId64 " is allowed", p->at, key, *v,
-                       min, max);
+        return err_set(err, ERR_RANGE, "key '%s%s' is %" PRId64 ", %" PRId64 " to %" PRId64 " is allowed", p->at, key,
+                       *v, min, max);
     }
     if (json_is(j, JSON_NUMBER) && !(json_to_double(j, &d) && fabs(d) < 9e15)) /* whole, but far outside */
-        return err_set(err, ERR_RANGE, "key '%s%s' is %.40s, %" PRId64 " to %" PRId64 " is allowed", p->at, key, j->text,
-                       min, max);
+        return err_set(err, ERR_RANGE, "key '%s%s' is %.40s, %" PRId64 " to %" PRId64 " is allowed", p->at, key,
+                       j->text, min, max);
     return wrong_kind(p, key, j, "a whole number", err);
 }
 
@@ -107,8 +107,8 @@ static int read_int_keys(const struct json *root, bool has_csa, struct mdl_confi
         if (rc)
             return rc;
         if (k->multiple && v % k->multiple)
-            return err_set(err, ERR_RANGE, "key '%s' is %" PRId64 ", a multiple of %d from %d to %d is needed", k->name, v,
-                           k->multiple, k->min, k->max);
+            return err_set(err, ERR_RANGE, "key '%s' is %" PRId64 ", a multiple of %d from %d to %d is needed", k->name,
+                           v, k->multiple, k->min, k->max);
         *to = (int32_t)v;
     }
     return 0;
@@ -180,15 +180,23 @@ static int read_eos(const struct json *root, struct mdl_config *cfg, struct err 
 /* ---- what the engine does in one way only ------------------------------------------------------------- */
 
 /* A key that, where it is given, must have this value (JSON text). */
-static const struct fixed_key {
+struct fixed_key {
     const char *name, *value;
-} fixed_keys[] = {
-    {"scoring_func", "\"sqrtsoftplus\""}, {"norm_topk_prob", "true"},
-    {"hidden_act", "\"silu\""},           {"topk_method", "\"noaux_tc\""},
-    {"num_key_value_heads", "1"},         {"attention_bias", "false"},
-    {"mlp_bias", "false"},                {"tie_word_embeddings", "false"},
+};
+
+static const struct fixed_key fixed_keys[] = {
+    {"scoring_func", "\"sqrtsoftplus\""},
+    {"norm_topk_prob", "true"},
+    {"hidden_act", "\"silu\""},
+    {"topk_method", "\"noaux_tc\""},
+    {"num_key_value_heads", "1"},
+    {"attention_bias", "false"},
+    {"mlp_bias", "false"},
+    {"tie_word_embeddings", "false"},
     {"model_type", "\"deepseek_v4\""},
-}, fixed_quant_keys[] = {
+};
+
+static const struct fixed_key fixed_quant_keys[] = {
     {"quant_method", "\"fp8\""},
     {"fmt", "\"e4m3\""},
     {"scale_fmt", "\"ue8m0\""},
@@ -208,8 +216,8 @@ static int check_fixed(const struct place *p, const struct fixed_key *key, size_
         buf_clear(&text);
         json_add(&text, j);
         if (strcmp(text.data, key[i].value) != 0)
-            rc = err_set(err, ERR_UNSUPPORTED, "key '%s%s' is %.60s, only %s is supported", p->at, key[i].name, text.data,
-                         key[i].value);
+            rc = err_set(err, ERR_UNSUPPORTED, "key '%s%s' is %.60s, only %s is supported", p->at, key[i].name,
+                         text.data, key[i].value);
     }
     buf_release(&text);
     return rc;
@@ -280,15 +288,16 @@ static int read_layer_kinds(const struct json *root, struct mdl_config *cfg, str
         if (i < (uint64_t)n_layer)
             cfg->layer_kind[i] = kind;
         else if (kind != MDL_WINDOW)
-            return err_set(err, ERR_UNSUPPORTED, "key '%s' has a compressed layer at %u, behind the %" PRId64 " layers", key,
-                           i, n_layer);
+            return err_set(err, ERR_UNSUPPORTED, "key '%s' has a compressed layer at %u, behind the %" PRId64 " layers",
+                           key, i, n_layer);
     }
     return 0;
 }
 
 static int check_compress_rates(const struct json *root, struct err *err)
 {
-    static const struct fixed_key rates[] = {{"compressed_sparse_attention", "4"}, {"heavily_compressed_attention", "128"}};
+    static const struct fixed_key rates[] = {{"compressed_sparse_attention", "4"},
+                                             {"heavily_compressed_attention", "128"}};
     const struct place p = {json_get(root, "compress_rates"), "compress_rates."};
 
     return check_fixed(&p, rates, N_ELEM(rates), err);
@@ -313,10 +322,11 @@ static int read_hash_layers(const struct json *root, struct mdl_config *cfg, str
             if (json_is_str(j, "hash_moe") && n == i)
                 n++;
             else if (!json_is_str(j, "moe"))
-                return err_set(err, ERR_UNSUPPORTED,
-                               "key 'mlp_layer_types' has %.40s for layer %d; hash_moe for the first layers, then moe is "
-                               "supported",
-                               j->text ? j->text : json_kind_name(j), i);
+                return err_set(
+                    err, ERR_UNSUPPORTED,
+                    "key 'mlp_layer_types' has %.40s for layer %d; hash_moe for the first layers, then moe is "
+                    "supported",
+                    j->text ? j->text : json_kind_name(j), i);
         }
     }
     cfg->num_hash_layers = (int32_t)n;
@@ -372,8 +382,8 @@ static int read_rope_dim(const struct json *root, const struct json *main_rope, 
     int64_t v;
     double part;
 
-    if (!is_absent(json_get(root, "qk_rope_head_dim")) ||
-        (is_absent(json_get(root, "partial_rotary_factor")) && is_absent(json_get(main_rope, "partial_rotary_factor")))) {
+    if (!is_absent(json_get(root, "qk_rope_head_dim")) || (is_absent(json_get(root, "partial_rotary_factor")) &&
+                                                           is_absent(json_get(main_rope, "partial_rotary_factor")))) {
         int rc = get_i64(&top, "qk_rope_head_dim", 2, MDL_HEAD_DIM_MAX, &v, err);
         cfg->qk_rope_head_dim = rc ? 0 : (int32_t)v;
         return rc;
@@ -425,13 +435,14 @@ static int check_rules(const struct mdl_config *c, bool has_csa, struct err *err
         return err_set(err, ERR_RANGE, "o_groups * o_lora_rank is %d * %d, a multiple of 128 is needed", c->o_groups,
                        c->o_lora_rank);
     if (o_width > INT32_MAX / 4 || (int64_t)c->num_attention_heads * c->head_dim > INT32_MAX / 4)
-        return err_set(err, ERR_RANGE, "o_groups * o_lora_rank (%" PRId64 ") or num_attention_heads * head_dim is too large",
-                       o_width);
+        return err_set(err, ERR_RANGE,
+                       "o_groups * o_lora_rank (%" PRId64 ") or num_attention_heads * head_dim is too large", o_width);
     if (c->num_attention_heads % c->o_groups)
-        return err_set(err, ERR_RANGE, "key 'o_groups' is %d, a divisor of num_attention_heads (%d) is needed", c->o_groups,
-                       c->num_attention_heads);
+        return err_set(err, ERR_RANGE, "key 'o_groups' is %d, a divisor of num_attention_heads (%d) is needed",
+                       c->o_groups, c->num_attention_heads);
     if (c->qk_rope_head_dim < 2 || c->qk_rope_head_dim % 2)
-        return err_set(err, ERR_RANGE, "key 'qk_rope_head_dim' is %d, an even number from 2 is needed", c->qk_rope_head_dim);
+        return err_set(err, ERR_RANGE, "key 'qk_rope_head_dim' is %d, an even number from 2 is needed",
+                       c->qk_rope_head_dim);
     if (c->head_dim - c->qk_rope_head_dim < 64 || (c->head_dim - c->qk_rope_head_dim) % 64)
         return err_set(err, ERR_RANGE, "head_dim - qk_rope_head_dim is %d - %d, a multiple of 64 from 64 is needed",
                        c->head_dim, c->qk_rope_head_dim);
@@ -439,7 +450,8 @@ static int check_rules(const struct mdl_config *c, bool has_csa, struct err *err
         return err_set(err, ERR_RANGE, "key 'num_experts_per_tok' is %d, at most n_routed_experts (%d) is allowed",
                        c->num_experts_per_tok, c->n_routed_experts);
     if (c->bos_token_id >= c->vocab_size)
-        return err_set(err, ERR_RANGE, "key 'bos_token_id' is %d, tokens are 0 to %d", c->bos_token_id, c->vocab_size - 1);
+        return err_set(err, ERR_RANGE, "key 'bos_token_id' is %d, tokens are 0 to %d", c->bos_token_id,
+                       c->vocab_size - 1);
     if (!has_csa)
         return 0;
     if (c->index_head_dim & (c->index_head_dim - 1))
@@ -522,8 +534,8 @@ int mdl_config_load(const char *dir, struct mdl_config *cfg, struct err *err)
 double mdl_kv_bytes_per_token(const struct mdl_config *c)
 {
     int nope = c->head_dim - c->qk_rope_head_dim;
-    double entry = nope + nope / 64 + 2.0 * c->qk_rope_head_dim;    /* E4M3, scales, BF16 */
-    double index = c->index_head_dim / 2 + c->index_head_dim / 32;  /* FP4, scales */
+    double entry = nope + nope / 64 + 2.0 * c->qk_rope_head_dim;   /* E4M3, scales, BF16 */
+    double index = c->index_head_dim / 2 + c->index_head_dim / 32; /* FP4, scales */
     double sum = 0;
 
     for (int i = 0; i < c->num_hidden_layers; i++) {

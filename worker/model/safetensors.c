@@ -145,7 +145,8 @@ static int check_cover(const struct entry *e, size_t n, uint64_t data_bytes, str
     for (size_t i = 0; i < n; i++) {
         if (e[i].begin < at)
             return err_set(err, ERR_FORMAT,
-                           NAME_FMT ": data_offsets %" PRIu64 "..%" PRIu64 " overlap tensor '%.100s', which ends at %" PRIu64,
+                           NAME_FMT ": data_offsets %" PRIu64 "..%" PRIu64
+                                    " overlap tensor '%.100s', which ends at %" PRIu64,
                            e[i].tensor.name, e[i].begin, e[i].end, e[i - 1].tensor.name, at);
         if (e[i].begin > at)
             return err_set(err, ERR_FORMAT,

@@ -55,7 +55,8 @@ static int write_at(struct st_writer *w, const void *data, size_t n, uint64_t at
         if (k < 0 && errno == EINTR)
             continue;
         if (k <= 0)
-            return err_set(err, ERR_IO, "%s: cannot be written: %s", w->tmp_path, k < 0 ? strerror(errno) : "no progress");
+            return err_set(err, ERR_IO, "%s: cannot be written: %s", w->tmp_path,
+                           k < 0 ? strerror(errno) : "no progress");
         p += k;
         n -= (size_t)k;
         at += (uint64_t)k;

@@ -16,9 +16,10 @@ enum { MDL_DIMS_MAX = 8, MDL_NAME_MAX = 512, MDL_SHAPE_TEXT_MAX = 192 };
 
 /* dtype name in the safetensors header, bytes per element. Types narrower than a byte (F4, F6) are not read: the
  * published FP4 experts are I8. */
-#define MDL_DTYPE_LIST(X)                                                                              \
-    X(F64, 8) X(F32, 4) X(F16, 2) X(BF16, 2) X(F8_E4M3, 1) X(F8_E8M0, 1) X(I64, 8) X(I32, 4) X(I16, 2) \
-    X(I8, 1) X(U8, 1) X(BOOL, 1) X(F8_E5M2, 1) X(U16, 2) X(U32, 4) X(U64, 8)
+#define MDL_DTYPE_LIST(X)                                                                                      \
+    X(F64, 8)                                                                                                  \
+    X(F32, 4) X(F16, 2) X(BF16, 2) X(F8_E4M3, 1) X(F8_E8M0, 1) X(I64, 8) X(I32, 4) X(I16, 2) X(I8, 1) X(U8, 1) \
+        X(BOOL, 1) X(F8_E5M2, 1) X(U16, 2) X(U32, 4) X(U64, 8)
 
 enum mdl_dtype {
 #define X(name, bytes) MDL_##name,

@@ -15,30 +15,30 @@ struct layer_view {
 };
 
 /* c is the config, r the compression ratio, w the compressor's width in heads (2: overlapping). */
-#define DIM_LIST(X)                                       \
-    X(NONE, 1)                                            \
-    X(ONE, 1)                                             \
-    X(THREE, 3)                                           \
-    X(VOCAB, c->vocab_size)                               \
-    X(D, c->hidden_size)                                  \
-    X(HEADS, c->num_attention_heads)                      \
-    X(HEAD_DIM, c->head_dim)                              \
-    X(QUERY, (int64_t)c->num_attention_heads *c->head_dim) \
-    X(GROUP, (int64_t)c->num_attention_heads *c->head_dim / c->o_groups) \
-    X(Q_LORA, c->q_lora_rank)                             \
-    X(O_LORA, (int64_t)c->o_groups *c->o_lora_rank)       \
-    X(RATIO, r)                                           \
-    X(COMPRESSED, w *c->head_dim)                         \
-    X(INDEX_HEADS, c->index_n_heads)                      \
-    X(INDEX_DIM, c->index_head_dim)                       \
-    X(INDEX_QUERY, (int64_t)c->index_n_heads *c->index_head_dim) \
-    X(INDEX_COMPRESSED, w *c->index_head_dim)             \
-    X(EXPERTS, c->n_routed_experts)                       \
-    X(TOP_K, c->num_experts_per_tok)                      \
-    X(INTER, c->moe_intermediate_size)                    \
-    X(HC, c->hc_mult)                                     \
-    X(HC_ROWS, (2 + (int64_t)c->hc_mult) * c->hc_mult)    \
-    X(HC_COLS, (int64_t)c->hc_mult *c->hidden_size)
+#define DIM_LIST(X)                                                       \
+    X(NONE, 1)                                                            \
+    X(ONE, 1)                                                             \
+    X(THREE, 3)                                                           \
+    X(VOCAB, c->vocab_size)                                               \
+    X(D, c->hidden_size)                                                  \
+    X(HEADS, c->num_attention_heads)                                      \
+    X(HEAD_DIM, c->head_dim)                                              \
+    X(QUERY, (int64_t)c->num_attention_heads * c->head_dim)               \
+    X(GROUP, (int64_t)c->num_attention_heads * c->head_dim / c->o_groups) \
+    X(Q_LORA, c->q_lora_rank)                                             \
+    X(O_LORA, (int64_t)c->o_groups * c->o_lora_rank)                      \
+    X(RATIO, r)                                                           \
+    X(COMPRESSED, w * c->head_dim)                                        \
+    X(INDEX_HEADS, c->index_n_heads)                                      \
+    X(INDEX_DIM, c->index_head_dim)                                       \
+    X(INDEX_QUERY, (int64_t)c->index_n_heads * c->index_head_dim)         \
+    X(INDEX_COMPRESSED, w * c->index_head_dim)                            \
+    X(EXPERTS, c->n_routed_experts)                                       \
+    X(TOP_K, c->num_experts_per_tok)                                      \
+    X(INTER, c->moe_intermediate_size)                                    \
+    X(HC, c->hc_mult)                                                     \
+    X(HC_ROWS, (2 + (int64_t)c->hc_mult) * c->hc_mult)                    \
+    X(HC_COLS, (int64_t)c->hc_mult * c->hidden_size)
 
 enum dim {
 #define X(name, formula) DIM_##name,
@@ -65,12 +65,12 @@ static int64_t dim_value(enum dim dim, const struct layer_view *v)
 
 /* What a row becomes in C. Matrices differ in the kinds that are accepted (weights.h). */
 enum form {
-    QUANT,   /* quantized linear: FP8 or BF16 */
-    EXPERT,  /* routed expert: FP4, FP8 or BF16 */
-    PLAIN,   /* BF16 or F32 */
-    HALF,    /* BF16 only */
-    FLOATS,  /* const float *, any float type */
-    IDS,     /* const int32_t *, numbers of experts */
+    QUANT,  /* quantized linear: FP8 or BF16 */
+    EXPERT, /* routed expert: FP4, FP8 or BF16 */
+    PLAIN,  /* BF16 or F32 */
+    HALF,   /* BF16 only */
+    FLOATS, /* const float *: F32, or BF16 widened */
+    IDS,    /* const int32_t *, numbers of experts */
     FORMS_N,
 };
 
@@ -123,7 +123,11 @@ static const struct row layer_rows[] = {
     {"attn.indexer.wq_b.weight", L(attn.indexer.wq_b), QUANT, {DIM_INDEX_QUERY, DIM_Q_LORA}, CSA},
     {"attn.indexer.weights_proj.weight", L(attn.indexer.weights_proj), HALF, {DIM_INDEX_HEADS, DIM_D}, CSA},
     {"attn.indexer.compressor.wkv.weight", L(attn.indexer.compressor.wkv), PLAIN, {DIM_INDEX_COMPRESSED, DIM_D}, CSA},
-    {"attn.indexer.compressor.wgate.weight", L(attn.indexer.compressor.wgate), PLAIN, {DIM_INDEX_COMPRESSED, DIM_D}, CSA},
+    {"attn.indexer.compressor.wgate.weight",
+     L(attn.indexer.compressor.wgate),
+     PLAIN,
+     {DIM_INDEX_COMPRESSED, DIM_D},
+     CSA},
     {"attn.indexer.compressor.ape", L(attn.indexer.compressor.ape), FLOATS, {DIM_RATIO, DIM_INDEX_COMPRESSED}, CSA},
     {"attn.indexer.compressor.norm.weight", L(attn.indexer.compressor.norm), FLOATS, {DIM_INDEX_DIM}, CSA},
     {"ffn.gate.weight", L(gate.weight), PLAIN, {DIM_EXPERTS, DIM_D}, ALWAYS},
@@ -189,15 +193,16 @@ struct binder {
 
 static int refuse(const struct binder *b, const struct mdl_tensor *t, int code, const char *what)
 {
-    return err_set(b->err, code, "%s/%s: tensor '%s': %s", mdl_ckpt_dir(b->ckpt), mdl_ckpt_file(b->ckpt, t), t->name, what);
+    return err_set(b->err, code, "%s/%s: tensor '%s': %s", mdl_ckpt_dir(b->ckpt), mdl_ckpt_file(b->ckpt, t), t->name,
+                   what);
 }
 
 static int find(const struct binder *b, const char *name, const struct mdl_tensor **t)
 {
     *t = mdl_ckpt_find(b->ckpt, name);
     if (!*t)
-        return err_set(b->err, ERR_MISSING, "%s: tensor '%s': is in no file, the config needs it", mdl_ckpt_dir(b->ckpt),
-                       name);
+        return err_set(b->err, ERR_MISSING, "%s: tensor '%s': is in no file, the config needs it",
+                       mdl_ckpt_dir(b->ckpt), name);
     return 0;
 }
 
@@ -211,7 +216,8 @@ static int check_shape(const struct binder *b, const struct mdl_tensor *t, const
         return refuse(b, t, ERR_FORMAT, what);
     }
     if ((uintptr_t)t->data % mdl_dtype_bytes(t->dtype) != 0) {
-        snprintf(what, sizeof what, "its data are not aligned to %zu bytes; write the file again with a current library",
+        snprintf(what, sizeof what,
+                 "its data are not aligned to %zu bytes; write the file again with a current library",
                  mdl_dtype_bytes(t->dtype));
         return refuse(b, t, ERR_FORMAT, what);
     }
@@ -281,7 +287,8 @@ static int bind_matrix(const struct binder *b, const struct mdl_tensor *t, enum 
     return kind == MDL_MATRIX_FP8 || kind == MDL_MATRIX_FP4 ? bind_scale(b, t->name, m) : 0;
 }
 
-static int bind_floats(const struct binder *b, const struct mdl_tensor *t, const int64_t *dim, int n_dim, const float **to)
+static int bind_floats(const struct binder *b, const struct mdl_tensor *t, const int64_t *dim, int n_dim,
+                       const float **to)
 {
     if (t->dtype != MDL_F32 && t->dtype != MDL_BF16)
         return refuse_dtype(b, t, FLOATS);
@@ -315,6 +322,10 @@ static int bind_ids(const struct binder *b, const struct mdl_tensor *t, const in
     if (rc)
         return rc;
     size_t n = (size_t)(dim[0] * dim[1]);
+    if (n > MDL_IDS_MAX) {
+        snprintf(what, sizeof what, "has %zu expert numbers, the limit is %d", n, MDL_IDS_MAX);
+        return refuse(b, t, ERR_LIMIT, what);
+    }
     int32_t *copy = arena_array(&b->w->arena, n, sizeof *copy);
     for (size_t i = 0; i < n; i++) {
         int64_t v = t->dtype == MDL_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i];

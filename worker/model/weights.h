@@ -2,12 +2,12 @@
  * Owns:     small converted copies (norms, biases, token tables); matrices are views into the checkpoint.
  * Lifetime: mdl_weights_bind .. mdl_weights_release; must end before the checkpoint is closed.
  * Thread:   any, once bound (nothing is changed).
- * Limits:   those of config.h.
+ * Limits:   those of config.h; MDL_IDS_MAX expert numbers in a token table (Flash: 775,680), because it is copied.
  * Source:   spec/model.md section 2 (names, dtypes, shapes) and section 9 (MTP).
  *
- * Every matrix is used where it lies in the file. Vectors and tables of a few KiB (`const float *` and `const
- * int32_t *` below) are F32 or I32 whatever float or integer type the file has: exact copies where it differs, so that
- * a kernel has one type to read. All pointers are aligned to their element; a file that is not is refused.
+ * Every matrix is used where it lies in the file. Vectors and tables (`const float *` and `const int32_t *` below) are
+ * F32 and I32: where the file has BF16 or I64, they are exact copies, so that a kernel has one type to read. All
+ * pointers are aligned to their element; a file that is not is refused.
  */
 #ifndef WORKER_MODEL_WEIGHTS_H
 #define WORKER_MODEL_WEIGHTS_H
@@ -18,6 +18,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+enum { MDL_IDS_MAX = 1 << 26 };
 
 /* How a matrix is stored; data and scale of struct mdl_matrix are then
  *   BF16  data u16 [out, in]                 scale NULL
@@ -39,25 +41,25 @@ struct mdl_matrix {
  *   compressor wkv/wgate, gate, hc fn, head: BF16 or F32
  *   indexer weights_proj, embed: BF16 */
 
-struct mdl_hc { /* mHC of one sublayer, section 4; rows = (2+hc)*hc, or hc for the head */
+struct mdl_hc {           /* mHC of one sublayer, section 4; rows = (2+hc)*hc, or hc for the head */
     struct mdl_matrix fn; /* [rows, hc*d] */
     const float *base;    /* [rows] */
     const float *scale;   /* [3], or [1] for the head */
 };
 
-struct mdl_compressor { /* section 6; c = 2 for ratio 4, 1 for ratio 128; dim = head_dim or index_head_dim */
+struct mdl_compressor {           /* section 6; c = 2 for ratio 4, 1 for ratio 128; dim = head_dim or index_head_dim */
     struct mdl_matrix wkv, wgate; /* [c*dim, d] */
     const float *ape;             /* [ratio, c*dim] */
     const float *norm;            /* [dim] */
 };
 
-struct mdl_indexer { /* section 7, CSA layers only */
+struct mdl_indexer {                /* section 7, CSA layers only */
     struct mdl_matrix wq_b;         /* [index_n_heads*index_head_dim, q_lora_rank] */
     struct mdl_matrix weights_proj; /* [index_n_heads, d] */
     struct mdl_compressor compressor;
 };
 
-struct mdl_attn { /* section 5 */
+struct mdl_attn {                     /* section 5 */
     struct mdl_matrix wq_a;           /* [q_lora_rank, d] */
     struct mdl_matrix wq_b;           /* [H*D, q_lora_rank] */
     struct mdl_matrix wkv;            /* [D, d] */
@@ -70,7 +72,7 @@ struct mdl_attn { /* section 5 */
     struct mdl_indexer indexer;       /* CSA layers */
 };
 
-struct mdl_expert { /* section 8 */
+struct mdl_expert {           /* section 8 */
     struct mdl_matrix w1, w3; /* gate and up, [moe_intermediate_size, d] */
     struct mdl_matrix w2;     /* down, [d, moe_intermediate_size] */
 };
@@ -98,9 +100,9 @@ struct mdl_head { /* the collapse of the streams and the last norm; section 4, e
     const float *norm; /* [d] */
 };
 
-struct mdl_mtp { /* section 9, April release: mtp.0 */
-    struct mdl_layer layer; /* window only, score routing */
-    const float *enorm, *hnorm; /* [d] */
+struct mdl_mtp {                      /* section 9, April release: mtp.0 */
+    struct mdl_layer layer;           /* window only, score routing */
+    const float *enorm, *hnorm;       /* [d] */
     struct mdl_matrix e_proj, h_proj; /* [d, d] */
     struct mdl_head head;
 };
@@ -117,7 +119,8 @@ struct mdl_weights {
 
 /* Look every tensor of the model up and check dtype and shape against the config's formulas. Token tables are checked
  * value by value. On error *w is empty and err names the tensor, what was found and what is needed: ERR_MISSING,
- * ERR_FORMAT (shape, alignment), ERR_UNSUPPORTED (dtype), ERR_RANGE (an expert number in a token table). */
+ * ERR_FORMAT (shape, alignment), ERR_UNSUPPORTED (dtype), ERR_RANGE (an expert number in a token table),
+ * ERR_LIMIT. */
 int mdl_weights_bind(const struct mdl_ckpt *ckpt, struct mdl_weights *w, struct err *err);
 void mdl_weights_release(struct mdl_weights *w); /* repeatable; {0} allowed */
 

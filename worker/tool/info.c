@@ -83,13 +83,14 @@ static void count(const struct mdl_ckpt *ckpt, struct info *info)
 
 /* ---- configuration as rows ---------------------------------------------------------------------------- */
 
-#define CONFIG_LIST(X)                                                                                         \
-    X(vocab_size) X(hidden_size) X(num_hidden_layers) X(num_nextn_predict_layers) X(num_attention_heads)       \
-    X(head_dim) X(qk_rope_head_dim) X(q_lora_rank) X(o_lora_rank) X(o_groups) X(sliding_window) X(index_n_heads) \
-    X(index_head_dim) X(index_topk) X(n_routed_experts) X(num_experts_per_tok) X(n_shared_experts)             \
-    X(moe_intermediate_size) X(num_hash_layers) X(hc_mult) X(hc_sinkhorn_iters) X(max_position_embeddings)     \
-    X(bos_token_id) X(eos_token_id) X(hc_eps) X(rms_norm_eps) X(routed_scaling_factor) X(swiglu_limit)         \
-    X(rope_theta) X(compress_rope_theta)
+#define CONFIG_LIST(X)                                                                                                 \
+    X(vocab_size)                                                                                                      \
+    X(hidden_size) X(num_hidden_layers) X(num_nextn_predict_layers) X(num_attention_heads) X(head_dim)                 \
+        X(qk_rope_head_dim) X(q_lora_rank) X(o_lora_rank) X(o_groups) X(sliding_window) X(index_n_heads)               \
+            X(index_head_dim) X(index_topk) X(n_routed_experts) X(num_experts_per_tok) X(n_shared_experts)             \
+                X(moe_intermediate_size) X(num_hash_layers) X(hc_mult) X(hc_sinkhorn_iters) X(max_position_embeddings) \
+                    X(bos_token_id) X(eos_token_id) X(hc_eps) X(rms_norm_eps) X(routed_scaling_factor) X(swiglu_limit) \
+                        X(rope_theta) X(compress_rope_theta)
 
 struct config_row {
     const char *name;
@@ -177,8 +178,9 @@ void wrk_info_table(const struct mdl_ckpt *ckpt, const struct mdl_weights *w, st
     buf_addf(out, "model        %s\n", mdl_ckpt_dir(ckpt));
     buf_addf(out, "files        %zu with %zu tensors, %s\n", mdl_ckpt_n_file(ckpt), mdl_ckpt_n_tensor(ckpt),
              size_text(all, size));
-    buf_addf(out, "layers       %d: %d window, %d CSA, %d HCA (%s); the first %d route by token id\n", c->num_hidden_layers,
-             info.n_window, info.n_csa, info.n_hca, layer_letters(c, letters), c->num_hash_layers);
+    buf_addf(out, "layers       %d: %d window, %d CSA, %d HCA (%s); the first %d route by token id\n",
+             c->num_hidden_layers, info.n_window, info.n_csa, info.n_hca, layer_letters(c, letters),
+             c->num_hash_layers);
     buf_addf(out, "experts      %d of %d per token and a shared one; stored as %s\n", c->num_experts_per_tok,
              c->n_routed_experts, mdl_matrix_kind_name(w->layer[0].expert[0].w1.kind));
     buf_addf(out, "speculative  %s\n", w->mtp ? "one MTP layer" : info.part[PART_speculative].n ? "not used" : "none");
@@ -252,9 +254,11 @@ void wrk_info_json(const struct mdl_ckpt *ckpt, const struct mdl_weights *w, str
 int wrk_tool_info(int argc, char **argv)
 {
     bool json = false;
-    const struct flag flag[] = {{.name = "json", .kind = FLAG_BOOL, .to = &json, .help = "one JSON object instead of the table"}};
+    const struct flag flag[] = {
+        {.name = "json", .kind = FLAG_BOOL, .to = &json, .help = "one JSON object instead of the table"}};
     struct flags flags = {.usage = "baton model info DIR [--json]",
-                          .about = "Checks a checkpoint and says what it holds: configuration, layers, bytes, fingerprint.",
+                          .about =
+                              "Checks a checkpoint and says what it holds: configuration, layers, bytes, fingerprint.",
                           .flag = flag,
                           .n_flag = N_ELEM(flag),
                           .n_word_min = 1,

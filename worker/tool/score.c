@@ -99,8 +99,8 @@ int wrk_tool_score(int argc, char **argv)
         {.name = "out", .kind = FLAG_STR, .to = &s.out, .value = "F.safetensors", .help = "where the logits go", .required = true},
         {.name = "backend", .kind = FLAG_STR, .to = &s.backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
         {.name = "ranks", .kind = FLAG_I64, .to = &s.n_ranks, .value = "N", .help = "ranks (default 1)", .min = 1, .max = 64},
-        {.name = "chunk", .kind = FLAG_I64, .to = &s.chunk, .value = "N", .help = "tokens of a prefill step (default: all)",
-         .min = 1, .max = ENG_STEP_TOK_MAX},
+        {.name = "chunk", .kind = FLAG_I64, .to = &s.chunk, .value = "N", .help = "tokens of a prefill step (0, the default: all)",
+         .min = 0, .max = ENG_STEP_TOK_MAX},
         {.name = "decode-from", .kind = FLAG_I64, .to = &s.decode_from, .value = "P",
          .help = "positions from P on by one-token steps", .min = 0, .max = INT32_MAX},
     };

@@ -107,7 +107,8 @@ static void check_error(const char *const *args, int status, const char *say)
     buf_release(&text);
 }
 
-#define MODEL "--model", TEST_DATA("tiny_tokenizer")
+/* A test that fails leaves no server behind. */
+#define MODEL "--die-with-parent", "--model", TEST_DATA("tiny_tokenizer")
 
 static void test_errors(void **state)
 {
@@ -136,6 +137,47 @@ static void test_port_in_use(void **state)
     check_error((const char *[]){MODEL, "--port", "0", "--workers", c.endpoint, NULL}, 1, "cannot listen for workers");
     kill(c.pid, SIGINT);
     assert_int_equal(finish(&c), 0);
+}
+
+/* The parent is killed: the server hears of it and ends. */
+static void test_follows_its_parent(void **state)
+{
+    (void)state;
+    struct child c;
+    int pids[2], status;
+    pid_t server;
+
+    assert_int_equal(pipe(pids), 0);
+    pid_t parent = fork();
+    assert_true(parent >= 0);
+    if (parent == 0) {
+        start_serving(&c, (const char *[]){MODEL, "--port", "0", NULL});
+        if (write(pids[1], &c.pid, sizeof c.pid) != sizeof c.pid)
+            _exit(1);
+        pause();
+        _exit(1);
+    }
+    close(pids[1]);
+    assert_int_equal(read(pids[0], &server, sizeof server), sizeof server);
+    close(pids[0]);
+    assert_int_equal(kill(server, 0), 0);
+    kill(parent, SIGKILL);
+    assert_int_equal(waitpid(parent, &status, 0), parent);
+    /* Not our child: it is gone when its /proc entry is, or it is a zombie that nobody has reaped yet. */
+    char path[64], line[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)server);
+    for (int i = 0; i < WAIT_MS / 20; i++) {
+        FILE *f = fopen(path, "r");
+        if (!f)
+            return;
+        bool got = fgets(line, sizeof line, f) != NULL;
+        fclose(f);
+        if (!got || strstr(line, ") Z "))
+            return;
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    kill(server, SIGKILL);
+    fail_msg("the server outlives its parent: %s", line);
 }
 
 /* ---- serving ---- */
@@ -346,6 +388,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_port_in_use),
+        cmocka_unit_test(test_follows_its_parent),
         cmocka_unit_test(test_serves_over_a_loss),
         cmocka_unit_test(test_second_signal_stops_at_once),
     };

@@ -42,7 +42,11 @@ static void serve(void *socket, struct thread_worker *t, const struct msg_genera
     for (int64_t i = g->n_committed; i < g->max_output; i++) {
         struct msg_token token = {.id = rig_token(g->sampling.seed, i)};
         struct msg m = {.kind = MSG_tokens,
-                        .tokens = {.epoch = g->epoch, .attempt = g->attempt, .first_index = i, .n = 1, .token = &token}};
+                        .tokens = {.epoch = g->epoch,
+                                   .attempt = g->attempt,
+                                   .first_index = i,
+                                   .n = 1,
+                                   .token = &token}};
         memcpy(m.tokens.request, g->request, sizeof g->request);
         send_msg(socket, &m);
     }

@@ -1,5 +1,5 @@
-/* Proves: the compiled-in table is vectors/char_classes.json, for every code point; the two extra bits are what the header
- * says. How: the sets are expanded from the JSON and compared with charclass_of(). */
+/* Proves: the compiled-in table is vectors/char_classes.json, for every code point; the two extra bits are what the
+ * header says. How: the sets are expanded from the JSON and compared with charclass_of(). */
 #include "common/mem/mem.h"
 #include "common/text/charclass.h"
 #include "tests/unit/common/text/vectors.h"

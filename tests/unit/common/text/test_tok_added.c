@@ -1,6 +1,6 @@
-/* Proves: the trie finds the leftmost and, there, the longest token, starts none inside a guard span, and the two passes
- * of tokenizer.json keep their order. How: a small trie with tokens that are prefixes of each other, compared with a naive
- * search over every text of a small alphabet; the two examples of spec/tokenizer.md section 4 with the tiny tokenizer. */
+/* Proves: the trie finds the leftmost and, there, the longest token, starts none inside a guard span, and the two
+ * passes of tokenizer.json keep their order. How: a small trie with tokens that are prefixes of each other, compared
+ * with a naive search over every text of a small alphabet; the two examples of spec/tokenizer.md section 4. */
 #include "common/text/tok_impl.h"
 #include "tests/unit/common/text/vectors.h"
 
@@ -45,8 +45,8 @@ static void compare(const struct tok_trie *t, const struct tok_span *span, size_
         if (!found)
             return;
         if (got.begin != want.begin || got.end != want.end || got.id != want.id)
-            fail_msg("%s: token %d at %zu..%zu, not %d at %zu..%zu", text, got.id, got.begin, got.end, want.id, want.begin,
-                     want.end);
+            fail_msg("%s: token %d at %zu..%zu, not %d at %zu..%zu", text, got.id, got.begin, got.end, want.id,
+                     want.begin, want.end);
         from = got.end;
     }
 }

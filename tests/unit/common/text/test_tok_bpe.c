@@ -90,7 +90,8 @@ static void test_ways_agree(void **state)
     (void)state;
     for (int round = 0; round < 6000; round++) {
         const char *from = letters[(size_t)round % 6];
-        size_t n_from = round % 6 == 5 ? 5 : strlen(from), n = 1 + next_random(&seed) % (round % 10 ? 40 : sizeof piece);
+        size_t n_from = round % 6 == 5 ? 5 : strlen(from); /* the last one holds a NUL */
+        size_t n = 1 + next_random(&seed) % (round % 10 ? 40 : sizeof piece);
         for (size_t i = 0; i < n; i++)
             piece[i] = from[next_random(&seed) % n_from];
         check_piece(piece, n, &scratch);
@@ -133,8 +134,8 @@ static void test_short_cuts_agree(void **state)
     mem_free(text);
 }
 
-/* Processor time for a piece of two megabytes. Quadratic time would be hours; what a good run needs is 0.1 to 0.9 s, and
- * the machine may be busy or the build a sanitizer's. */
+/* Processor time for a piece of two megabytes. Quadratic time would be hours; what a good run needs is 0.1 to 0.9 s,
+ * and the machine may be busy or the build a sanitizer's. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { LIMIT_MS = 20000, HUGE_BYTES = 256 << 10 };
 #else

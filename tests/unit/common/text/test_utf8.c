@@ -11,6 +11,8 @@ static const struct {
     {"abc", "abc"},
     {"\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80", "\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80"},
     {"\xff", "\xef\xbf\xbd"},
+    {"12345678abcdefg\xff", "12345678abcdefg\xef\xbf\xbd"}, /* behind a run of eight */
+    {"12345678\xe4\xb8\xad" "abcdefgh", "12345678\xe4\xb8\xad" "abcdefgh"},
     {"a\xc3", "a\xef\xbf\xbd"},
     {"\xe4\xb8", "\xef\xbf\xbd"},
     {"\xf0\x9f\x98x", "\xef\xbf\xbdx"},
@@ -55,6 +57,9 @@ static void test_holds_back(void **state)
     struct utf8_stream st = {0};
     struct buf b = {0};
     (void)state;
+    utf8_stream_feed(&st, NULL, 0, &b);
+    utf8_add_replaced(&b, NULL, 0);
+    assert_int_equal(b.len, 0);
     utf8_stream_feed(&st, "a\xf0\x9f", 3, &b);
     assert_int_equal(b.len, 1);
     utf8_stream_feed(&st, "\x98", 1, &b);

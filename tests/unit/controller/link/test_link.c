@@ -1,6 +1,7 @@
 /* Proves who is let in and who is refused, that a worker is lost by its connection's end at once and by silence within
  * lost_ms, that one that wakes up is fenced and joins again, that a stall of the controller itself costs no worker, and
- * that junk on the socket does no harm. How: a whole controller on a real loop, scripted workers and raw sockets over tcp.
+ * that junk on the socket does no harm. How: a whole controller on a real loop, scripted workers and raw
+ * sockets over tcp.
  */
 #include "tests/unit/controller/rig.h"
 

@@ -1,5 +1,5 @@
-/* Proves each rule for choosing a worker, one at a time and in their order of weight. How: three plain workers in a list,
- * one field changed per case.
+/* Proves each rule for choosing a worker, one at a time and in their order of weight. How: three plain workers in
+ * a list, one field changed per case.
  */
 #include "tests/unit/test.h"
 

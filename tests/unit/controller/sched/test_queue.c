@@ -20,7 +20,8 @@ static void reset(void)
         struct ctl_request *req;
         uint64_t order;
         bool resumed;
-    } is[N] = {{&high, 9, true}, {&low, 3, true}, {&low, 4, true}, {&high, 7, false}, {&high, 8, false}, {&low, 1, false}};
+    } is[N] = {{&high, 9, true}, {&low, 3, true}, {&low, 4, true}, {&high, 7, false},
+                {&high, 8, false}, {&low, 1, false}};
     memset(choice, 0, sizeof choice);
     for (int i = 0; i < N; i++) {
         choice[i].req = is[i].req;

@@ -7,6 +7,9 @@
 #include "worker/link/serve.h"
 
 #include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { CONTEXT = 1000 };
 
@@ -260,6 +263,65 @@ static void test_controller_away(void **state)
     stop(&b);
 }
 
+/* A controller in a process of its own: its endpoint and then one 'h' for each Hello come through fd. */
+static pid_t controller_spawn(int *fd)
+{
+    int pair[2];
+    assert_int_equal(pipe(pair), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) {
+        close(pair[1]);
+        *fd = pair[0];
+        return pid;
+    }
+    struct router r;
+    uint64_t epoch = 0;
+    router_open(&r, "tcp://127.0.0.1:*");
+    /* On a busy machine the worker may have given up and said Hello anew before it is answered: the old one is gone then. */
+    zmq_setsockopt(r.socket, ZMQ_ROUTER_MANDATORY, &(int){0}, sizeof(int));
+    if (write(pair[1], r.endpoint, sizeof r.endpoint) != sizeof r.endpoint)
+        _exit(1);
+    while (router_recv(&r, 2 * ROUTER_WAIT_MS))
+        if (r.m.kind == MSG_hello) {
+            router_welcome(&r, ++epoch, 50);
+            if (write(pair[1], "h", 1) != 1)
+                _exit(1);
+        }
+    _exit(0);
+}
+
+static void expect_hello(int fd)
+{
+    char byte = 0;
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, ROUTER_WAIT_MS), 1);
+    assert_int_equal(read(fd, &byte, 1), 1);
+    assert_int_equal(byte, 'h');
+}
+
+/* Its connection stands, but nobody is there any more (a frozen host): the worker gives it up and says Hello anew. */
+static void test_controller_frozen(void **state)
+{
+    struct bench b;
+    int fd, status;
+    char endpoint[sizeof b.r.endpoint];
+    (void)state;
+    pid_t pid = controller_spawn(&fd);
+    assert_int_equal(read(fd, endpoint, sizeof endpoint), sizeof endpoint);
+    worker_start(&b, endpoint);
+    expect_hello(fd);
+    kill(pid, SIGSTOP);
+    sleep(6); /* twice what the worker allows */
+    kill(pid, SIGCONT);
+    expect_hello(fd);
+    wrk_serve_stop(b.serve);
+    worker_end(&b, WRK_EXIT_ok, "");
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    close(fd);
+}
+
 static void test_resume(void **state)
 {
     static int32_t want[FAKE_OUT_MAX], tok[200];
@@ -407,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_fenced),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_controller_away),
+        cmocka_unit_test(test_controller_frozen),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_drain_by_controller),
         cmocka_unit_test(test_drain_and_leave),

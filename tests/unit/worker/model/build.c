@@ -295,7 +295,8 @@ void build_write(struct build *b, int n_shard, build_rename_fn rename)
             data[n] = b->data[i];
             if (rename)
                 spec[n].name = rename(b, spec[n].name);
-            buf_addf(&index, "%s\"%s\":\"%s\"", index.len ? "," : "{\"metadata\":{},\"weight_map\":{", spec[n].name, file);
+            buf_addf(&index, "%s\"%s\":\"%s\"", index.len ? "," : "{\"metadata\":{},\"weight_map\":{", spec[n].name,
+                     file);
             n++;
         }
         if (st_write(build_path(b, n_shard == 1 ? "model.safetensors" : file), spec, data, n, &err) != 0)

@@ -1,6 +1,7 @@
-/* Proves: a directory opens as a checkpoint in each of its forms (one file, numbered shards with and without index) and
- * spellings, with the same tensors and the same fingerprint; every directory that is none is refused in one line that says
- * what is wrong where, and nothing stays open. Each hostile row starts from a good folder and breaks one thing. */
+/* Proves: a directory opens as a checkpoint in each of its forms (one file, numbered shards with and without index)
+ * and spellings, with the same tensors and the same fingerprint; every directory that is none is refused in one line
+ * that says what is wrong where, and nothing stays open. Each hostile row starts from a good folder and breaks one
+ * thing. */
 #include "tests/unit/worker/model/build.h"
 
 #include "common/base/check.h"
@@ -16,7 +17,7 @@
 #define SHARD1 "model-00001-of-00003.safetensors"
 #define SHARD2 "model-00002-of-00003.safetensors"
 #define SHARD3 "model-00003-of-00003.safetensors"
-#define INDEX  "model.safetensors.index.json"
+#define INDEX "model.safetensors.index.json"
 
 static int n_open_files(void)
 {
@@ -70,8 +71,12 @@ static void all_forms_have_one_fingerprint(void **state)
         int n_shard;
         build_rename_fn rename;
         bool index;
-    } forms[] = {{1, NULL, false},        {1, with_prefix, false}, {3, NULL, true},
-                 {3, NULL, false},        {4, with_prefix, true},  {2, with_hf_spelling, true},
+    } forms[] = {{1, NULL, false},
+                 {1, with_prefix, false},
+                 {3, NULL, true},
+                 {3, NULL, false},
+                 {4, with_prefix, true},
+                 {2, with_hf_spelling, true},
                  {2, with_hf_spelling, false}};
     uint64_t first = 0;
 
@@ -185,8 +190,14 @@ static void other_files_are_left_alone(void **state)
 
 /* ---- hostile folders ---------------------------------------------------------------------------------- */
 
-static void drop_config(struct build *b) { unlink(build_path(b, "config.json")); }
-static void break_config(struct build *b) { build_text(b, "config.json", "{\"hidden_size\":"); }
+static void drop_config(struct build *b)
+{
+    unlink(build_path(b, "config.json"));
+}
+static void break_config(struct build *b)
+{
+    build_text(b, "config.json", "{\"hidden_size\":");
+}
 static void config_is_folder(struct build *b)
 {
     drop_config(b);
@@ -197,8 +208,14 @@ static void config_is_pipe(struct build *b)
     drop_config(b);
     mkfifo(build_path(b, "config.json"), 0600);
 }
-static void drop_shard2(struct build *b) { unlink(build_path(b, SHARD2)); }
-static void drop_index(struct build *b) { unlink(build_path(b, INDEX)); }
+static void drop_shard2(struct build *b)
+{
+    unlink(build_path(b, SHARD2));
+}
+static void drop_index(struct build *b)
+{
+    unlink(build_path(b, INDEX));
+}
 static void drop_shard_and_index(struct build *b)
 {
     drop_shard2(b);
@@ -221,7 +238,10 @@ static void cut_shard2(struct build *b)
     assert_int_equal(stat(build_path(b, SHARD2), &st), 0);
     assert_int_equal(truncate(build_path(b, SHARD2), st.st_size - 1), 0);
 }
-static void empty_shard2(struct build *b) { build_text(b, SHARD2, ""); }
+static void empty_shard2(struct build *b)
+{
+    build_text(b, SHARD2, "");
+}
 static void lfs_pointer(struct build *b)
 {
     build_text(b, SHARD2, "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n");
@@ -254,12 +274,30 @@ static void same_shard_twice(struct build *b)
     assert_int_equal(link(build_path(b, SHARD1), build_path(b, SHARD2)), 0);
     drop_index(b);
 }
-static void index_no_json(struct build *b) { build_text(b, INDEX, "weight_map"); }
-static void index_empty(struct build *b) { build_text(b, INDEX, ""); }
-static void index_array(struct build *b) { build_text(b, INDEX, "[]"); }
-static void index_no_map(struct build *b) { build_text(b, INDEX, "{\"metadata\":{}}"); }
-static void index_map_empty(struct build *b) { build_text(b, INDEX, "{\"weight_map\":{}}"); }
-static void index_value_number(struct build *b) { build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":3}}"); }
+static void index_no_json(struct build *b)
+{
+    build_text(b, INDEX, "weight_map");
+}
+static void index_empty(struct build *b)
+{
+    build_text(b, INDEX, "");
+}
+static void index_array(struct build *b)
+{
+    build_text(b, INDEX, "[]");
+}
+static void index_no_map(struct build *b)
+{
+    build_text(b, INDEX, "{\"metadata\":{}}");
+}
+static void index_map_empty(struct build *b)
+{
+    build_text(b, INDEX, "{\"weight_map\":{}}");
+}
+static void index_value_number(struct build *b)
+{
+    build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":3}}");
+}
 static void index_twice(struct build *b)
 {
     build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"" SHARD1 "\",\"norm.weight\":\"" SHARD1 "\"}}");
@@ -268,8 +306,14 @@ static void index_up(struct build *b)
 {
     build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"../../etc/passwd\"}}");
 }
-static void index_absolute(struct build *b) { build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"/etc/passwd\"}}"); }
-static void index_dots(struct build *b) { build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"..\"}}"); }
+static void index_absolute(struct build *b)
+{
+    build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"/etc/passwd\"}}");
+}
+static void index_dots(struct build *b)
+{
+    build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"..\"}}");
+}
 static void index_nul(struct build *b)
 {
     build_text(b, INDEX, "{\"weight_map\":{\"norm.weight\":\"" SHARD1 "\\u0000x\"}}");
@@ -335,16 +379,28 @@ static const struct row {
     {"index array", index_array, ERR_FORMAT, {"/" INDEX ": 'weight_map' is nothing"}},
     {"index without map", index_no_map, ERR_FORMAT, {"/" INDEX ": 'weight_map' is nothing"}},
     {"index with empty map", index_map_empty, ERR_FORMAT, {"/" INDEX ": 'weight_map' names no tensor"}},
-    {"index value is a number", index_value_number, ERR_FORMAT, {"/" INDEX ": tensor 'norm.weight'", "not the name of a file"}},
+    {"index value is a number",
+     index_value_number,
+     ERR_FORMAT,
+     {"/" INDEX ": tensor 'norm.weight'", "not the name of a file"}},
     {"index key twice", index_twice, ERR_FORMAT, {"/" INDEX, "'norm.weight' appears twice"}},
     {"index leads up", index_up, ERR_FORMAT, {"/" INDEX ": tensor 'norm.weight': '../../etc/passwd' is not the name"}},
-    {"index is absolute", index_absolute, ERR_FORMAT, {"/" INDEX ": tensor 'norm.weight': '/etc/passwd' is not the name"}},
+    {"index is absolute",
+     index_absolute,
+     ERR_FORMAT,
+     {"/" INDEX ": tensor 'norm.weight': '/etc/passwd' is not the name"}},
     {"index dots", index_dots, ERR_FORMAT, {"/" INDEX ": tensor 'norm.weight': '..' is not the name"}},
     {"index NUL", index_nul, ERR_FORMAT, {"/" INDEX ": tensor 'norm.weight'", "not the name of a file"}},
-    {"index wrong shard", index_wrong_shard, ERR_FORMAT, {"/" INDEX ": tensor 'norm.weight'", "said to be in " SHARD2 ", but is in " SHARD1}},
+    {"index wrong shard",
+     index_wrong_shard,
+     ERR_FORMAT,
+     {"/" INDEX ": tensor 'norm.weight'", "said to be in " SHARD2 ", but is in " SHARD1}},
     {"index unknown tensor", index_unknown_tensor, ERR_MISSING, {"/" SHARD1 ": tensor 'more.weight': is not there"}},
     {"index is a pipe", index_is_pipe, ERR_FORMAT, {"/" INDEX ": is not a regular file"}},
-    {"two spellings", two_spellings, ERR_FORMAT, {"/" SHARD1 ": tensor 'norm.weight': is there twice, in two spellings"}},
+    {"two spellings",
+     two_spellings,
+     ERR_FORMAT,
+     {"/" SHARD1 ": tensor 'norm.weight': is there twice, in two spellings"}},
     {"two shards", two_shards_one_tensor, ERR_FORMAT, {"/" SHARD2 ": tensor 'norm.weight': is in " SHARD1 " too"}},
     {"long name", name_grows_too_long, ERR_LIMIT, {"/" SHARD1 ": tensor 'aaaa", "too long"}},
 };
@@ -400,7 +456,8 @@ static void what_is_no_folder_is_refused(void **state)
 /* A file of 64 GiB, nearly all of it a hole in the file system, opens at once: nothing of it is read or copied. */
 static void a_huge_file_costs_nothing(void **state)
 {
-    static const char header[] = "{\"a\":{\"dtype\":\"BF16\",\"shape\":[32768,1048576],\"data_offsets\":[0,68719476736]}}";
+    static const char header[] =
+        "{\"a\":{\"dtype\":\"BF16\",\"shape\":[32768,1048576],\"data_offsets\":[0,68719476736]}}";
     struct build b;
     char head[8 + sizeof header] = {(char)(sizeof header - 1)};
 

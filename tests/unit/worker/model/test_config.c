@@ -1,6 +1,6 @@
 /* Proves: config.json is read in both forms to the same values; every key that is missing, of the wrong kind, out of
- * range or in conflict with another is refused in one line that names file, key, value and what is allowed. Each hostile
- * row changes one key of a good config. */
+ * range or in conflict with another is refused in one line that names file, key, value and what is allowed. Each
+ * hostile row changes one key of a good config. */
 #include "tests/unit/worker/model/build.h"
 
 #include "common/base/check.h"
@@ -80,13 +80,25 @@ static const struct row {
     {"compress_rope_theta", NULL, ERR_MISSING, {"'compress_rope_theta'"}},
     {"compress_rope_theta", "0", ERR_RANGE, {"'compress_rope_theta' is 0"}},
     {"rope_scaling", "7", ERR_FORMAT, {"'rope_scaling' is number"}},
-    {"rope_scaling", "{\"type\":\"linear\",\"original_max_position_embeddings\":512}", ERR_UNSUPPORTED, {"linear", "yarn"}},
-    {"rope_scaling", "{\"type\":\"yarn\",\"original_max_position_embeddings\":512}", ERR_MISSING, {"'rope_scaling.factor'"}},
-    {"rope_scaling", "{\"type\":\"yarn\",\"original_max_position_embeddings\":-1}", ERR_RANGE,
+    {"rope_scaling",
+     "{\"type\":\"linear\",\"original_max_position_embeddings\":512}",
+     ERR_UNSUPPORTED,
+     {"linear", "yarn"}},
+    {"rope_scaling",
+     "{\"type\":\"yarn\",\"original_max_position_embeddings\":512}",
+     ERR_MISSING,
+     {"'rope_scaling.factor'"}},
+    {"rope_scaling",
+     "{\"type\":\"yarn\",\"original_max_position_embeddings\":-1}",
+     ERR_RANGE,
      {"'rope_scaling.original_max_position_embeddings' is -1"}},
-    {"rope_scaling", "{\"original_max_position_embeddings\":512,\"factor\":0.5,\"beta_fast\":32,\"beta_slow\":1}", ERR_RANGE,
+    {"rope_scaling",
+     "{\"original_max_position_embeddings\":512,\"factor\":0.5,\"beta_fast\":32,\"beta_slow\":1}",
+     ERR_RANGE,
      {"'rope_scaling.factor' is 0.5"}},
-    {"rope_scaling", "{\"original_max_position_embeddings\":512,\"factor\":16,\"beta_fast\":1,\"beta_slow\":32}", ERR_RANGE,
+    {"rope_scaling",
+     "{\"original_max_position_embeddings\":512,\"factor\":16,\"beta_fast\":1,\"beta_slow\":32}",
+     ERR_RANGE,
      {"'rope_scaling.beta_fast' is 1", "beta_slow (32)"}},
     {"compress_ratios", NULL, ERR_MISSING, {"neither 'compress_ratios' nor 'layer_types'"}},
     {"compress_ratios", "{}", ERR_FORMAT, {"'compress_ratios' is object", "a list"}},
@@ -104,10 +116,19 @@ static const struct row {
     {"tie_word_embeddings", "true", ERR_UNSUPPORTED, {"'tie_word_embeddings' is true"}},
     {"model_type", "\"llama\"", ERR_UNSUPPORTED, {"'model_type' is \"llama\"", "deepseek_v4"}},
     {"quantization_config", "3", ERR_FORMAT, {"'quantization_config' is number"}},
-    {"quantization_config", "{\"quant_method\":\"awq\"}", ERR_UNSUPPORTED, {"'quantization_config.quant_method' is \"awq\""}},
-    {"quantization_config", "{\"weight_block_size\":[64,64]}", ERR_UNSUPPORTED, {"weight_block_size' is [64,64]", "[128,128]"}},
+    {"quantization_config",
+     "{\"quant_method\":\"awq\"}",
+     ERR_UNSUPPORTED,
+     {"'quantization_config.quant_method' is \"awq\""}},
+    {"quantization_config",
+     "{\"weight_block_size\":[64,64]}",
+     ERR_UNSUPPORTED,
+     {"weight_block_size' is [64,64]", "[128,128]"}},
     {"quantization_config", "{\"scale_fmt\":\"float\"}", ERR_UNSUPPORTED, {"scale_fmt"}},
-    {"compress_rates", "{\"compressed_sparse_attention\":8}", ERR_UNSUPPORTED, {"'compress_rates.compressed_sparse_attention' is 8"}},
+    {"compress_rates",
+     "{\"compressed_sparse_attention\":8}",
+     ERR_UNSUPPORTED,
+     {"'compress_rates.compressed_sparse_attention' is 8"}},
 };
 
 static void expect(const char *text, size_t len, int code, const char *const *say)
@@ -204,19 +225,22 @@ static void saved_form(void **state)
     parse_good(&b, &old);
     for (size_t i = 0; i < N_ELEM(gone); i++)
         build_config(&b, gone[i], NULL);
-    build_config(&b, "layer_types", "[\"sliding_attention\",\"sliding_attention\",\"compressed_sparse_attention\","
-                                    "\"heavily_compressed_attention\"]");
+    build_config(&b, "layer_types",
+                 "[\"sliding_attention\",\"sliding_attention\",\"compressed_sparse_attention\","
+                 "\"heavily_compressed_attention\"]");
     build_config(&b, "mlp_layer_types", "[\"hash_moe\",\"moe\",\"moe\",\"moe\"]");
     build_config(&b, "compress_rates", "{\"compressed_sparse_attention\":4,\"heavily_compressed_attention\":128}");
-    build_config(&b, "rope_parameters",
-                 "{\"main\":{\"rope_type\":\"default\",\"rope_theta\":10000,\"partial_rotary_factor\":0.5},"
-                 "\"compress\":{\"rope_type\":\"yarn\",\"rope_theta\":160000.0,\"partial_rotary_factor\":0.5,\"factor\":16,"
-                 "\"beta_fast\":32,\"beta_slow\":1,\"original_max_position_embeddings\":512,\"attention_factor\":1.0}}");
+    build_config(
+        &b, "rope_parameters",
+        "{\"main\":{\"rope_type\":\"default\",\"rope_theta\":10000,\"partial_rotary_factor\":0.5},"
+        "\"compress\":{\"rope_type\":\"yarn\",\"rope_theta\":160000.0,\"partial_rotary_factor\":0.5,\"factor\":16,"
+        "\"beta_fast\":32,\"beta_slow\":1,\"original_max_position_embeddings\":512,\"attention_factor\":1.0}}");
     parse_good(&b, &c);
     assert_memory_equal(&c, &old, sizeof c);
 
     build_config(&b, "mlp_layer_types", "[\"moe\",\"hash_moe\",\"moe\",\"moe\"]");
-    expect(b.config.data, b.config.len, ERR_UNSUPPORTED, (const char *[3]){"'mlp_layer_types' has hash_moe for layer 1"});
+    expect(b.config.data, b.config.len, ERR_UNSUPPORTED,
+           (const char *[3]){"'mlp_layer_types' has hash_moe for layer 1"});
     build_config(&b, "mlp_layer_types", "[\"moe\"]");
     expect(b.config.data, b.config.len, ERR_FORMAT, (const char *[3]){"'mlp_layer_types'"});
     build_config(&b, "mlp_layer_types", NULL);
@@ -229,9 +253,10 @@ static void saved_form(void **state)
 /* Keys that only CSA layers need may be absent without such layers, and optional keys have their defaults. */
 static void absent_keys(void **state)
 {
-    static const char *const gone[] = {"index_n_heads", "index_head_dim", "index_topk", "compress_rope_theta", "rope_scaling",
-                                       "swiglu_limit",  "bos_token_id",   "eos_token_id", "num_nextn_predict_layers",
-                                       "n_shared_experts", "quantization_config", "scoring_func"};
+    static const char *const gone[] = {"index_n_heads",       "index_head_dim",      "index_topk",
+                                       "compress_rope_theta", "rope_scaling",        "swiglu_limit",
+                                       "bos_token_id",        "eos_token_id",        "num_nextn_predict_layers",
+                                       "n_shared_experts",    "quantization_config", "scoring_func"};
     struct build b;
     struct mdl_config c;
 
@@ -289,9 +314,12 @@ static void load_names_the_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hostile_values_are_refused), cmocka_unit_test(hostile_texts_are_refused),
-        cmocka_unit_test(published_form),             cmocka_unit_test(saved_form),
-        cmocka_unit_test(absent_keys),                cmocka_unit_test(flash_costs_3509_bytes_a_token),
+        cmocka_unit_test(hostile_values_are_refused),
+        cmocka_unit_test(hostile_texts_are_refused),
+        cmocka_unit_test(published_form),
+        cmocka_unit_test(saved_form),
+        cmocka_unit_test(absent_keys),
+        cmocka_unit_test(flash_costs_3509_bytes_a_token),
         cmocka_unit_test(load_names_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Proves: every spelling that a checkpoint may have leads to the official name: all tensors of a model with every kind of
- * layer, in the four spellings (tensor_names.tsv), and rows for what is special. */
+/* Proves: every spelling that a checkpoint may have leads to the official name: all tensors of a model with every
+ * kind of layer, in the four spellings (tensor_names.tsv), and rows for what is special. */
 #include "common/base/check.h"
 #include "tests/unit/test.h"
 #include "worker/model/names.h"

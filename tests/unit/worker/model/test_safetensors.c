@@ -1,6 +1,6 @@
-/* Proves: what the writer writes the reader reads back, whatever the order of tensors and puts; a failing disk leaves no
- * file; every malformed header gives an error code and one line with the file, the tensor and the reason. Hostile headers
- * are rows of a table: header text, bytes of data behind it, and what the message must say. */
+/* Proves: what the writer writes the reader reads back, whatever the order of tensors and puts; a failing disk
+ * leaves no file; every malformed header gives an error code and one line with the file, the tensor and the reason.
+ * Hostile headers are rows of a table: header text, bytes of data behind it, and what the message must say. */
 #include "tests/unit/worker/model/build.h"
 
 #include "common/base/check.h"
@@ -15,6 +15,10 @@
 #include <unistd.h>
 
 /* ---- hostile headers ---------------------------------------------------------------------------------- */
+
+/* One member of a header. */
+#define T(name, dtype, shape, offsets) \
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 
 static const struct row {
     const char *header;
@@ -35,40 +39,58 @@ static const struct row {
     {"{\"a\":[]}", 0, ERR_FORMAT, {"tensor 'a'", "array, an object"}},
     {"{\"a\":{}}", 0, ERR_FORMAT, {"tensor 'a'", "dtype is nothing"}},
     {"{\"a\":{\"dtype\":7,\"shape\":[],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "dtype is number"}},
-    {"{\"a\":{\"dtype\":\"F33\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, ERR_UNSUPPORTED, {"tensor 'a'", "'F33'"}},
-    {"{\"a\":{\"dtype\":\"f32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, ERR_UNSUPPORTED, {"tensor 'a'", "'f32'"}},
-    {"{\"a\":{\"dtype\":\"F32\\u0000\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, ERR_UNSUPPORTED, {"tensor 'a'"}},
+    {"{" T("a", "F33", "[]", "[0,4]") "}", 4, ERR_UNSUPPORTED, {"tensor 'a'", "'F33'"}},
+    {"{" T("a", "f32", "[]", "[0,4]") "}", 4, ERR_UNSUPPORTED, {"tensor 'a'", "'f32'"}},
+    {"{" T("a", "F32\\u0000", "[]", "[0,4]") "}", 4, ERR_UNSUPPORTED, {"tensor 'a'"}},
     {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "shape is nothing"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "shape is number"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.5],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "dimension 0", "1.5"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,-1],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "dimension 1", "-1"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[\"1\"],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "string"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1e300],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "1e300"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[18446744073709551616],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "dimension 0"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387905],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "more bytes than"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0, ERR_FORMAT, {"tensor 'a'", "more bytes than"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4294967296,4294967296,0],\"data_offsets\":[0,0]}}", 0, ERR_FORMAT, {"tensor 'a'", "more bytes"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}}", 1, ERR_LIMIT, {"tensor 'a'", "9 dimensions"}},
+    {"{" T("a", "F32", "4", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "shape is number"}},
+    {"{" T("a", "F32", "[1.5]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "dimension 0", "1.5"}},
+    {"{" T("a", "F32", "[1,-1]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "dimension 1", "-1"}},
+    {"{" T("a", "F32", "[\"1\"]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "string"}},
+    {"{" T("a", "F32", "[1e300]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "1e300"}},
+    {"{" T("a", "F32", "[18446744073709551616]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "dimension 0"}},
+    {"{" T("a", "F32", "[4611686018427387905]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "more bytes than"}},
+    {"{" T("a", "I8", "[4294967296,4294967296]", "[0,0]") "}", 0, ERR_FORMAT, {"tensor 'a'", "more bytes than"}},
+    {"{" T("a", "I8", "[4294967296,4294967296,0]", "[0,0]") "}", 0, ERR_FORMAT, {"tensor 'a'", "more bytes"}},
+    {"{" T("a", "I8", "[1,1,1,1,1,1,1,1,1]", "[0,1]") "}", 1, ERR_LIMIT, {"tensor 'a'", "9 dimensions"}},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[]}}", 4, ERR_FORMAT, {"tensor 'a'", "data_offsets is not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0]}}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4,8]}}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,\"4\"]}}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[-4,0]}}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":{\"0\":4}}}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,99999999999999999999]}}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[4,0]}}", 4, ERR_FORMAT, {"tensor 'a'", "4..0 are reversed"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 3, ERR_FORMAT, {"tensor 'a'", "0..4 end behind the file's 3 bytes", "cut short"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[9223372036854775803,9223372036854775807]}}", 4, ERR_FORMAT, {"tensor 'a'", "end behind"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "[2] of F32 needs 8 bytes", "hold 4"}},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "needs 0 bytes"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[2,6]}}", 6, ERR_FORMAT, {"tensor 'b'", "2..6 overlap tensor 'a'"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'b'", "overlap tensor 'a'"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[1,5]}}", 5, ERR_FORMAT, {"tensor 'a'", "hole behind 0"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[0,2]},\"b\":{\"dtype\":\"I8\",\"shape\":[2],\"data_offsets\":[3,5]}}", 5, ERR_FORMAT, {"tensor 'b'", "hole behind 2"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 5, ERR_FORMAT, {"1 bytes behind the last tensor"}},
+    {"{" T("a", "F32", "[]", "[0]") "}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
+    {"{" T("a", "F32", "[]", "[0,4,8]") "}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
+    {"{" T("a", "F32", "[]", "[0,\"4\"]") "}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
+    {"{" T("a", "F32", "[]", "[-4,0]") "}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
+    {"{" T("a", "F32", "[]", "{\"0\":4}") "}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
+    {"{" T("a", "F32", "[]", "[0,99999999999999999999]") "}", 4, ERR_FORMAT, {"tensor 'a'", "not a pair"}},
+    {"{" T("a", "F32", "[]", "[4,0]") "}", 4, ERR_FORMAT, {"tensor 'a'", "4..0 are reversed"}},
+    {"{" T("a", "F32", "[]", "[0,4]") "}",
+     3,
+     ERR_FORMAT,
+     {"tensor 'a'", "0..4 end behind the file's 3 bytes", "cut short"}},
+    {"{" T("a", "F32", "[]", "[9223372036854775803,9223372036854775807]") "}",
+     4,
+     ERR_FORMAT,
+     {"tensor 'a'", "end behind"}},
+    {"{" T("a", "F32", "[2]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "[2] of F32 needs 8 bytes", "hold 4"}},
+    {"{" T("a", "F32", "[0]", "[0,4]") "}", 4, ERR_FORMAT, {"tensor 'a'", "needs 0 bytes"}},
+    {"{" T("a", "I8", "[4]", "[0,4]") "," T("b", "I8", "[4]", "[2,6]") "}",
+     6,
+     ERR_FORMAT,
+     {"tensor 'b'", "2..6 overlap tensor 'a'"}},
+    {"{" T("a", "I8", "[4]", "[0,4]") "," T("b", "I8", "[4]", "[0,4]") "}",
+     4,
+     ERR_FORMAT,
+     {"tensor 'b'", "overlap tensor 'a'"}},
+    {"{" T("a", "I8", "[4]", "[1,5]") "}", 5, ERR_FORMAT, {"tensor 'a'", "hole behind 0"}},
+    {"{" T("a", "I8", "[2]", "[0,2]") "," T("b", "I8", "[2]", "[3,5]") "}",
+     5,
+     ERR_FORMAT,
+     {"tensor 'b'", "hole behind 2"}},
+    {"{" T("a", "I8", "[4]", "[0,4]") "}", 5, ERR_FORMAT, {"1 bytes behind the last tensor"}},
     {"{}", 1, ERR_FORMAT, {"1 bytes behind the last tensor"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"'a' appears twice"}},
-    {"{\"a\":{\"dtype\":\"I8\",\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"'dtype' appears twice"}},
+    {"{" T("a", "I8", "[4]", "[0,4]") "," T("a", "I8", "[4]", "[0,4]") "}", 4, ERR_FORMAT, {"'a' appears twice"}},
+    {"{\"a\":{\"dtype\":\"I8\",\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
+     4,
+     ERR_FORMAT,
+     {"'dtype' appears twice"}},
     {"{\"a\\u0000b\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, ERR_FORMAT, {"tensor 'a'", "NUL"}},
     {"{\"\":{\"dtype\":\"I8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, ERR_LIMIT, {"0 bytes"}},
     {"{\"a\\nb\":1}", 0, ERR_FORMAT, {"tensor 'a?b'"}},
@@ -122,7 +144,8 @@ static void wrong_lengths_are_refused(void **state)
         uint64_t header_len;
         const char *say;
     } lens[] = {
-        {3, "cut short"}, {1u << 30, "cut short"}, {INT64_MAX, "cut short"}, {UINT64_MAX, "cut short"}, {UINT64_MAX - 7, "cut short"},
+        {3, "cut short"},          {1u << 30, "cut short"},       {INT64_MAX, "cut short"},
+        {UINT64_MAX, "cut short"}, {UINT64_MAX - 7, "cut short"},
     };
     struct build b;
 
@@ -154,7 +177,8 @@ static void headers_that_would_eat_memory_are_refused(void **state)
         buf_add(&header, ",0", 2);
     buf_add_str(&header, "]}");
     write_raw(&b, "x.safetensors", header.len, header.data, 0);
-    check_refused(build_path(&b, "x.safetensors"), ERR_LIMIT, (const char *[3]){"more than 8388608 values"}, "many values");
+    check_refused(build_path(&b, "x.safetensors"), ERR_LIMIT, (const char *[3]){"more than 8388608 values"},
+                  "many values");
 
     buf_clear(&header);
     buf_add_str(&header, "{\"a\":");
@@ -183,7 +207,8 @@ static void what_is_no_file_is_refused(void **state)
     check_refused(build_path(&b, "none"), ERR_MISSING, (const char *[3]){"No such file"}, "no file");
     check_refused(b.dir, ERR_FORMAT, (const char *[3]){"not a regular file"}, "a folder");
     assert_int_equal(mkfifo(build_path(&b, "pipe"), 0600), 0);
-    check_refused(build_path(&b, "pipe"), ERR_FORMAT, (const char *[3]){"not a regular file"}, "a pipe without a writer");
+    check_refused(build_path(&b, "pipe"), ERR_FORMAT, (const char *[3]){"not a regular file"},
+                  "a pipe without a writer");
     build_release(&b);
     (void)state;
 }
@@ -228,11 +253,10 @@ static void every_cut_of_a_good_file_is_refused(void **state)
 
 static void good_oddities_are_read(void **state)
 {
-    static const char header[] =
-        "{\"__metadata__\":{\"format\":\"pt\",\"b\":\"a,[{\\\"\"},"
-        "\"z\":{\"dtype\":\"I16\",\"shape\":[0,7],\"data_offsets\":[4,4]},"
-        "\"scalar\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4],\"more\":1},"
-        "\"m\":{\"dtype\":\"U8\",\"shape\":[1,3],\"data_offsets\":[4,7]}}   ";
+    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\",\"b\":\"a,[{\\\"\"},"
+                                 "\"z\":{\"dtype\":\"I16\",\"shape\":[0,7],\"data_offsets\":[4,4]},"
+                                 "\"scalar\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4],\"more\":1},"
+                                 "\"m\":{\"dtype\":\"U8\",\"shape\":[1,3],\"data_offsets\":[4,7]}}   ";
     struct build b;
     struct st_file *f;
     struct err err;
@@ -264,7 +288,8 @@ static void good_oddities_are_read(void **state)
 static void written_is_read_back_and_aligned(void **state)
 {
     static const struct st_spec spec[] = {
-        {"bytes", MDL_U8, 1, {5}}, {"x", MDL_BF16, 2, {3, 1}}, {"quote\"d", MDL_F32, 1, {2}}, {"i", MDL_I64, 1, {2}}, {"none", MDL_F32, 1, {0}},
+        {"bytes", MDL_U8, 1, {5}}, {"x", MDL_BF16, 2, {3, 1}}, {"quote\"d", MDL_F32, 1, {2}},
+        {"i", MDL_I64, 1, {2}},    {"none", MDL_F32, 1, {0}},
     };
     static const char bytes[] = "\1\2\3\4\5", x[] = "abcdef";
     const float f32[] = {1.5f, -2};

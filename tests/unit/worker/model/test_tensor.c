@@ -1,4 +1,5 @@
-/* Proves: element types by name and width, byte counts of shapes with every overflow refused, shapes as text. By tables. */
+/* Proves: element types by name and width, byte counts of shapes with every overflow refused, shapes as text. By
+ * tables. */
 #include "common/base/check.h"
 #include "tests/unit/test.h"
 #include "worker/model/tensor.h"
@@ -11,9 +12,9 @@ static void names_and_widths_agree(void **state)
         const char *name;
         enum mdl_dtype dtype;
         size_t n_bytes;
-    } rows[] = {{"F64", MDL_F64, 8},         {"F32", MDL_F32, 4},         {"BF16", MDL_BF16, 2}, {"F8_E4M3", MDL_F8_E4M3, 1},
-                {"F8_E8M0", MDL_F8_E8M0, 1}, {"F8_E5M2", MDL_F8_E5M2, 1}, {"I64", MDL_I64, 8},   {"U16", MDL_U16, 2},
-                {"BOOL", MDL_BOOL, 1}};
+    } rows[] = {{"F64", MDL_F64, 8},         {"F32", MDL_F32, 4},         {"BF16", MDL_BF16, 2},
+                {"F8_E4M3", MDL_F8_E4M3, 1}, {"F8_E8M0", MDL_F8_E8M0, 1}, {"F8_E5M2", MDL_F8_E5M2, 1},
+                {"I64", MDL_I64, 8},         {"U16", MDL_U16, 2},         {"BOOL", MDL_BOOL, 1}};
     enum mdl_dtype d;
 
     for (size_t i = 0; i < N_ELEM(rows); i++) {

@@ -1,6 +1,6 @@
-/* Proves: the tensors of a model arrive under their names in C with the right shapes, kinds and bytes, in all layer kinds
- * and all stored types that are allowed; every missing or wrong tensor is refused in one line that says which, what was
- * found and what is needed. Each hostile row changes one tensor of a good checkpoint. */
+/* Proves: the tensors of a model arrive under their names in C with the right shapes, kinds and bytes, in all layer
+ * kinds and all stored types that are allowed; every missing or wrong tensor is refused in one line that says which,
+ * what was found and what is needed. Each hostile row changes one tensor of a good checkpoint. */
 #include "tests/unit/worker/model/build.h"
 
 #include "common/base/check.h"
@@ -64,11 +64,82 @@ static void check_floats(const struct build *b, const char *name, const float *v
     }
 }
 
+/* Members of a layer, written out a second time: name behind the prefix, place, shape, and the layers that have it. */
+#define L(member) offsetof(struct mdl_layer, member)
+enum { W = 1 << 0, C = 1 << 2, H = 1 << 3, ALL = W | 1 << 1 | C | H }; /* bits are numbers of layers */
+
+static const struct {
+    const char *name;
+    size_t offset;
+    enum mdl_matrix_kind kind; /* NONE: floats */
+    int64_t out, in;
+    int layers;
+} members[] = {
+    {"attn.wq_a.weight", L(attn.wq_a), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"attn.wq_b.weight", L(attn.wq_b), MDL_MATRIX_FP8, 256, 128, ALL},
+    {"attn.wkv.weight", L(attn.wkv), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"attn.wo_a.weight", L(attn.wo_a), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"attn.wo_b.weight", L(attn.wo_b), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"attn.q_norm.weight", L(attn.q_norm), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"attn.kv_norm.weight", L(attn.kv_norm), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"attn.attn_sink", L(attn.sink), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"attn_norm.weight", L(attn_norm), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"ffn_norm.weight", L(ffn_norm), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"hc_attn_fn", L(hc_attn.fn), MDL_MATRIX_F32, 8, 256, ALL},
+    {"hc_attn_base", L(hc_attn.base), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"hc_attn_scale", L(hc_attn.scale), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"hc_ffn_fn", L(hc_ffn.fn), MDL_MATRIX_F32, 8, 256, ALL},
+    {"hc_ffn_base", L(hc_ffn.base), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"hc_ffn_scale", L(hc_ffn.scale), MDL_MATRIX_NONE, 0, 0, ALL},
+    {"ffn.gate.weight", L(gate.weight), MDL_MATRIX_BF16, 3, 128, ALL},
+    {"ffn.gate.bias", L(gate.bias), MDL_MATRIX_NONE, 0, 0, ALL & ~W},
+    {"ffn.shared_experts.w1.weight", L(shared.w1), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"ffn.shared_experts.w2.weight", L(shared.w2), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"ffn.shared_experts.w3.weight", L(shared.w3), MDL_MATRIX_FP8, 128, 128, ALL},
+    {"attn.compressor.wkv.weight", L(attn.compressor.wkv), MDL_MATRIX_BF16, 256, 128, C},
+    {"attn.compressor.wgate.weight", L(attn.compressor.wgate), MDL_MATRIX_BF16, 256, 128, C},
+    {"attn.compressor.wkv.weight", L(attn.compressor.wkv), MDL_MATRIX_BF16, 128, 128, H},
+    {"attn.compressor.wgate.weight", L(attn.compressor.wgate), MDL_MATRIX_BF16, 128, 128, H},
+    {"attn.compressor.ape", L(attn.compressor.ape), MDL_MATRIX_NONE, 0, 0, C | H},
+    {"attn.compressor.norm.weight", L(attn.compressor.norm), MDL_MATRIX_NONE, 0, 0, C | H},
+    {"attn.indexer.wq_b.weight", L(attn.indexer.wq_b), MDL_MATRIX_FP8, 192, 128, C},
+    {"attn.indexer.weights_proj.weight", L(attn.indexer.weights_proj), MDL_MATRIX_BF16, 3, 128, C},
+    {"attn.indexer.compressor.wkv.weight", L(attn.indexer.compressor.wkv), MDL_MATRIX_BF16, 128, 128, C},
+    {"attn.indexer.compressor.wgate.weight", L(attn.indexer.compressor.wgate), MDL_MATRIX_BF16, 128, 128, C},
+    {"attn.indexer.compressor.ape", L(attn.indexer.compressor.ape), MDL_MATRIX_NONE, 0, 0, C},
+    {"attn.indexer.compressor.norm.weight", L(attn.indexer.compressor.norm), MDL_MATRIX_NONE, 0, 0, C},
+};
+
+static void check_layer(const struct build *b, const char *prefix, const struct mdl_layer *l, int bit)
+{
+    char name[MDL_NAME_MAX];
+
+    for (size_t i = 0; i < N_ELEM(members); i++) {
+        const void *member = (const char *)l + members[i].offset;
+        snprintf(name, sizeof name, "%s%s", prefix, members[i].name);
+        if (!(members[i].layers & bit))
+            continue;
+        if (members[i].kind == MDL_MATRIX_NONE)
+            check_floats(b, name, *(const float *const *)member);
+        else
+            check_matrix(b, name, member, members[i].kind, members[i].out, members[i].in);
+    }
+    for (int e = 0; e < BUILD_EXPERTS; e++) {
+        const struct mdl_matrix *w[] = {&l->expert[e].w1, &l->expert[e].w2, &l->expert[e].w3};
+        for (int k = 0; k < 3; k++) {
+            snprintf(name, sizeof name, "%sffn.experts.%d.w%d.weight", prefix, e, k + 1);
+            check_matrix(b, name, w[k], MDL_MATRIX_FP4, 128, 128);
+        }
+    }
+}
+
 static void every_member_is_filled(void **state)
 {
+    static const enum mdl_layer_kind kinds[] = {MDL_WINDOW, MDL_WINDOW, MDL_CSA, MDL_HCA};
     struct build b;
     struct mdl_ckpt *c;
     struct mdl_weights w;
+    char prefix[32];
 
     build_init(&b);
     bind_good(&b, &c, &w);
@@ -78,69 +149,32 @@ static void every_member_is_filled(void **state)
     check_matrix(&b, "hc_head_fn", &w.head.hc.fn, MDL_MATRIX_F32, 2, 256);
     check_floats(&b, "hc_head_base", w.head.hc.base);
     check_floats(&b, "hc_head_scale", w.head.hc.scale);
-
-    const struct mdl_layer *l = &w.layer[0]; /* window, hash */
-    assert_int_equal(l->kind, MDL_WINDOW);
-    assert_true(l->is_hash);
-    check_matrix(&b, "layers.0.attn.wq_a.weight", &l->attn.wq_a, MDL_MATRIX_FP8, 128, 128);
-    check_matrix(&b, "layers.0.attn.wq_b.weight", &l->attn.wq_b, MDL_MATRIX_FP8, 256, 128);
-    check_matrix(&b, "layers.0.attn.wkv.weight", &l->attn.wkv, MDL_MATRIX_FP8, 128, 128);
-    check_matrix(&b, "layers.0.attn.wo_a.weight", &l->attn.wo_a, MDL_MATRIX_FP8, 128, 128);
-    check_matrix(&b, "layers.0.attn.wo_b.weight", &l->attn.wo_b, MDL_MATRIX_FP8, 128, 128);
-    check_floats(&b, "layers.0.attn.q_norm.weight", l->attn.q_norm);
-    check_floats(&b, "layers.0.attn.kv_norm.weight", l->attn.kv_norm);
-    check_floats(&b, "layers.0.attn.attn_sink", l->attn.sink);
-    check_floats(&b, "layers.0.attn_norm.weight", l->attn_norm);
-    check_floats(&b, "layers.0.ffn_norm.weight", l->ffn_norm);
-    check_matrix(&b, "layers.0.hc_attn_fn", &l->hc_attn.fn, MDL_MATRIX_F32, 8, 256);
-    check_floats(&b, "layers.0.hc_attn_base", l->hc_attn.base);
-    check_floats(&b, "layers.0.hc_attn_scale", l->hc_attn.scale);
-    check_matrix(&b, "layers.0.hc_ffn_fn", &l->hc_ffn.fn, MDL_MATRIX_F32, 8, 256);
-    check_floats(&b, "layers.0.hc_ffn_base", l->hc_ffn.base);
-    check_floats(&b, "layers.0.hc_ffn_scale", l->hc_ffn.scale);
-    check_matrix(&b, "layers.0.ffn.gate.weight", &l->gate.weight, MDL_MATRIX_BF16, 3, 128);
-    check_matrix(&b, "layers.0.ffn.shared_experts.w2.weight", &l->shared.w2, MDL_MATRIX_FP8, 128, 128);
-    check_matrix(&b, "layers.0.ffn.experts.2.w1.weight", &l->expert[2].w1, MDL_MATRIX_FP4, 128, 128);
-    check_matrix(&b, "layers.0.ffn.experts.2.w2.weight", &l->expert[2].w2, MDL_MATRIX_FP4, 128, 128);
-    check_matrix(&b, "layers.0.ffn.experts.0.w3.weight", &l->expert[0].w3, MDL_MATRIX_FP4, 128, 128);
-    assert_null(l->gate.bias);
+    for (int i = 0; i < BUILD_LAYERS; i++) {
+        snprintf(prefix, sizeof prefix, "layers.%d.", i);
+        assert_int_equal(w.layer[i].kind, kinds[i]);
+        assert_int_equal(w.layer[i].is_hash, i == 0);
+        check_layer(&b, prefix, &w.layer[i], 1 << i);
+    }
     for (int i = 0; i < 32; i++)
-        assert_int_equal(l->gate.tid2eid[i], i % BUILD_EXPERTS);
-    assert_int_equal(l->attn.compressor.wkv.kind, MDL_MATRIX_NONE);
-    assert_int_equal(mdl_matrix_bytes(&l->attn.compressor.wkv), 0);
-    assert_null(l->attn.compressor.ape);
-
-    l = &w.layer[1]; /* window, score */
-    assert_false(l->is_hash);
-    assert_null(l->gate.tid2eid);
-    check_floats(&b, "layers.1.ffn.gate.bias", l->gate.bias);
-
-    l = &w.layer[2]; /* CSA */
-    assert_int_equal(l->kind, MDL_CSA);
-    check_matrix(&b, "layers.2.attn.compressor.wkv.weight", &l->attn.compressor.wkv, MDL_MATRIX_BF16, 256, 128);
-    check_matrix(&b, "layers.2.attn.compressor.wgate.weight", &l->attn.compressor.wgate, MDL_MATRIX_BF16, 256, 128);
-    check_floats(&b, "layers.2.attn.compressor.ape", l->attn.compressor.ape);
-    check_floats(&b, "layers.2.attn.compressor.norm.weight", l->attn.compressor.norm);
-    check_matrix(&b, "layers.2.attn.indexer.wq_b.weight", &l->attn.indexer.wq_b, MDL_MATRIX_FP8, 192, 128);
-    check_matrix(&b, "layers.2.attn.indexer.weights_proj.weight", &l->attn.indexer.weights_proj, MDL_MATRIX_BF16, 3, 128);
-    check_matrix(&b, "layers.2.attn.indexer.compressor.wkv.weight", &l->attn.indexer.compressor.wkv, MDL_MATRIX_BF16, 128, 128);
-    check_floats(&b, "layers.2.attn.indexer.compressor.ape", l->attn.indexer.compressor.ape);
-    check_floats(&b, "layers.2.attn.indexer.compressor.norm.weight", l->attn.indexer.compressor.norm);
-
-    l = &w.layer[3]; /* HCA */
-    assert_int_equal(l->kind, MDL_HCA);
-    check_matrix(&b, "layers.3.attn.compressor.wgate.weight", &l->attn.compressor.wgate, MDL_MATRIX_BF16, 128, 128);
-    check_floats(&b, "layers.3.attn.compressor.ape", l->attn.compressor.ape);
-    assert_int_equal(l->attn.indexer.wq_b.kind, MDL_MATRIX_NONE);
+        assert_int_equal(w.layer[0].gate.tid2eid[i], i % BUILD_EXPERTS);
+    assert_null(w.layer[0].gate.bias);
+    assert_null(w.layer[1].gate.tid2eid);
+    assert_null(w.layer[1].attn.compressor.ape);
+    assert_int_equal(w.layer[1].attn.compressor.wkv.kind, MDL_MATRIX_NONE);
+    assert_int_equal(mdl_matrix_bytes(&w.layer[1].attn.compressor.wkv), 0);
+    assert_int_equal(w.layer[3].attn.indexer.wq_b.kind, MDL_MATRIX_NONE);
 
     assert_non_null(w.mtp);
+    check_layer(&b, "mtp.0.", &w.mtp->layer, 1 << 1);
+    assert_int_equal(w.mtp->layer.kind, MDL_WINDOW);
     check_matrix(&b, "mtp.0.e_proj.weight", &w.mtp->e_proj, MDL_MATRIX_FP8, 128, 128);
     check_matrix(&b, "mtp.0.h_proj.weight", &w.mtp->h_proj, MDL_MATRIX_FP8, 128, 128);
     check_floats(&b, "mtp.0.enorm.weight", w.mtp->enorm);
+    check_floats(&b, "mtp.0.hnorm.weight", w.mtp->hnorm);
     check_floats(&b, "mtp.0.norm.weight", w.mtp->head.norm);
     check_matrix(&b, "mtp.0.hc_head_fn", &w.mtp->head.hc.fn, MDL_MATRIX_F32, 2, 256);
-    check_floats(&b, "mtp.0.ffn.gate.bias", w.mtp->layer.gate.bias);
-    assert_int_equal(w.mtp->layer.kind, MDL_WINDOW);
+    check_floats(&b, "mtp.0.hc_head_base", w.mtp->head.hc.base);
+    check_floats(&b, "mtp.0.hc_head_scale", w.mtp->head.hc.scale);
     mdl_weights_release(&w);
     mdl_weights_release(&w);
     mdl_ckpt_close(&c);
@@ -260,8 +294,18 @@ static const struct row {
     {"layers.1.ffn.gate.bias", -1, 0, 0, ERR_MISSING, {"is in no file"}},
     {"layers.1.ffn.gate.weight", MDL_BF16, 4, 128, ERR_FORMAT, {"[4, 128], [3, 128]"}},
     {"layers.1.ffn.experts.1.w2.weight", -1, 0, 0, ERR_MISSING, {"is in no file"}},
-    {"layers.1.ffn.experts.1.w2.weight", MDL_I8, 128, 128, ERR_FORMAT, {"I8 has shape [128, 128], [128, 64] is needed"}},
-    {"layers.1.ffn.experts.1.w2.weight", MDL_F8_E4M3, 128, 128, ERR_FORMAT, {"[128, 4], [1, 1] is needed"}}, /* FP4's scale */
+    {"layers.1.ffn.experts.1.w2.weight",
+     MDL_I8,
+     128,
+     128,
+     ERR_FORMAT,
+     {"I8 has shape [128, 128], [128, 64] is needed"}},
+    {"layers.1.ffn.experts.1.w2.weight",
+     MDL_F8_E4M3,
+     128,
+     128,
+     ERR_FORMAT,
+     {"[128, 4], [1, 1] is needed"}}, /* FP4's scale */
     {"layers.1.ffn.experts.1.w2.weight", MDL_U8, 128, 64, ERR_UNSUPPORTED, {"U8, I8 (FP4), F8_E4M3 or BF16"}},
     {"layers.1.ffn.experts.1.w2.scale", MDL_F8_E8M0, 128, 3, ERR_FORMAT, {"[128, 3], [128, 4]"}},
     {"layers.1.ffn.shared_experts.w1.weight", MDL_I8, 128, 64, ERR_UNSUPPORTED, {"I8"}},
@@ -286,7 +330,8 @@ static void expect(struct build *b, const char *what, const char *name, int code
     memset(&w, 0xa5, sizeof w);
     int rc = bind(b, &c, &w, &err);
     snprintf(quoted, sizeof quoted, "tensor '%s'", name);
-    if (rc != code || !strstr(err.text, quoted) || strncmp(err.text, b->dir, strlen(b->dir)) != 0 || strchr(err.text, '\n'))
+    if (rc != code || !strstr(err.text, quoted) || strncmp(err.text, b->dir, strlen(b->dir)) != 0 ||
+        strchr(err.text, '\n'))
         fail_msg("%s: code %s, text %s", what, err_name(rc), err.text);
     if (code != ERR_MISSING && !strstr(err.text, "/model.safetensors: "))
         fail_msg("%s: the file is not named: %s", what, err.text);
@@ -399,9 +444,12 @@ static void unaligned_data_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_member_is_filled),      cmocka_unit_test(other_stored_types),
-        cmocka_unit_test(mtp_is_optional),             cmocka_unit_test(hostile_tensors_are_refused),
-        cmocka_unit_test(no_tensor_may_be_missing),    cmocka_unit_test(expert_numbers_are_checked),
+        cmocka_unit_test(every_member_is_filled),
+        cmocka_unit_test(other_stored_types),
+        cmocka_unit_test(mtp_is_optional),
+        cmocka_unit_test(hostile_tensors_are_refused),
+        cmocka_unit_test(no_tensor_may_be_missing),
+        cmocka_unit_test(expert_numbers_are_checked),
         cmocka_unit_test(unaligned_data_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Proves: `baton model info` counts every tensor once, by part and by dtype, in a table and in JSON that parses; a folder
- * that is no checkpoint is exit 1, wrong usage exit 2. */
+/* Proves: `baton model info` counts every tensor once, by part and by dtype, in a table and in JSON that parses; a
+ * folder that is no checkpoint is exit 1, wrong usage exit 2. */
 #include "tests/unit/worker/model/build.h"
 
 #include "common/base/check.h"
@@ -95,7 +95,8 @@ static void exit_statuses(void **state)
 
     build_init(&b);
     build_write(&b, 1, NULL);
-    char *dir[] = {name, b.dir, flag_json, NULL}, *bad[] = {name, b.dir, flag_bad, NULL}, *help[] = {name, flag_help, NULL};
+    char *dir[] = {name, b.dir, flag_json, NULL}, *bad[] = {name, b.dir, flag_bad, NULL},
+         *help[] = {name, flag_help, NULL};
     assert_int_equal(wrk_tool_info(3, dir), 0);
     assert_int_equal(wrk_tool_info(3, bad), 2);
     assert_int_equal(wrk_tool_info(1, dir), 2);
