@@ -3,6 +3,7 @@
 #include "common/base/flags.h"
 #include "common/base/log.h"
 #include "controller/ctl.h"
+#include "controller/prompt/profile.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -97,21 +98,10 @@ static void print_limits(void)
                limit_rows[i].text);
 }
 
-static int set_profile(struct ctl_config *config, const char *profile, struct err *err)
-{
-    if (strcmp(profile, "preview") == 0)
-        config->profile = CHAT_PREVIEW;
-    else if (strcmp(profile, "0731") == 0)
-        config->profile = CHAT_0731;
-    else
-        return err_set(err, ERR_ARG, "--profile must be preview or 0731, got '%s'", profile);
-    return 0;
-}
-
 /* 0, FLAGS_HELP (done) or an error of usage. */
 static int read_flags(int argc, char **argv, struct ctl_config *config, bool *die_with_parent, struct err *err)
 {
-    const char *profile = "preview", *level = "info", *limit = NULL;
+    const char *profile = "auto", *level = "info", *limit = NULL;
     int64_t port = 8080;
     const struct flag flag[] = {
         {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory; its tokenizer is used",
@@ -122,7 +112,7 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
         {"port", FLAG_I64, &port, "P", .help = "port to serve HTTP on, 0: any free one; default 8080", .max = 65535},
         {"workers", FLAG_STR, &config->worker_endpoint, "ENDPOINT",
          .help = "where workers connect; default tcp://127.0.0.1:* (any free port)"},
-        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the chat encoding: preview (default) or 0731"},
+        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the chat encoding: auto (default: by config.json), preview or 0731"},
         {"log-level", FLAG_STR, &level, "L", .help = "error, warn, info (default) or debug"},
         {"die-with-parent", FLAG_BOOL, die_with_parent, .help = "stop when the parent process is gone"},
         {"limit", FLAG_STR, &limit, "NAME=VALUE", .help = "change a limit, see below; may be repeated"},
@@ -145,7 +135,7 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
     config->http_port = (int)port;
     if (log_init("controller", level))
         return err_set(err, ERR_ARG, "--log-level must be error, warn, info or debug, got '%s'", level);
-    return set_profile(config, profile, err);
+    return chat_profile_choose(profile, config->model_dir, &config->profile, err);
 }
 
 /* ---- running ---- */

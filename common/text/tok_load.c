@@ -1,15 +1,14 @@
 #include "common/base/check.h"
 #include "common/mem/arena.h"
+#include "common/mem/file.h"
 #include "common/mem/mem.h"
 #include "common/text/json.h"
 #include "common/text/pretok.h"
 #include "common/text/tok_impl.h"
 #include "common/text/utf8.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { TOK_CONFIG_MAX = 1 << 20 };
 
@@ -52,41 +51,6 @@ static int unsupported(struct loader *ld, const char *what)
 }
 
 /* ---- files -------------------------------------------------------------------------------------------- */
-
-/* Whole regular file of at most max bytes into out. */
-static int read_file(const char *path, size_t max, struct buf *out, struct err *err)
-{
-    struct stat st;
-    int rc = 0;
-    FILE *f = fopen(path, "rb");
-
-    if (!f)
-        return err_set(err, errno == ENOENT || errno == ENOTDIR ? ERR_MISSING : ERR_IO, "%s: %s", path,
-                       strerror(errno));
-    if (fstat(fileno(f), &st) || !S_ISREG(st.st_mode)) {
-        rc = err_set(err, ERR_IO, "%s: not a regular file", path);
-        goto out;
-    }
-    if ((uint64_t)st.st_size > max) {
-        rc = err_set(err, ERR_FORMAT, "%s: %lld bytes, at most %zu are read", path, (long long)st.st_size, max);
-        goto out;
-    }
-    /* The file may change while it is read: what counts is what comes, within the limit. */
-    size_t got, room = (size_t)st.st_size + 1;
-    while ((got = fread(buf_room(out, room), 1, room, f)) > 0) {
-        out->len += got;
-        if (out->len > max) {
-            rc = err_set(err, ERR_FORMAT, "%s: more than %zu bytes", path, max);
-            goto out;
-        }
-        room = 4096;
-    }
-    if (ferror(f))
-        rc = err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
-out:
-    fclose(f);
-    return rc;
-}
 
 static char *join_path(const char *dir, const char *name)
 {
@@ -466,7 +430,7 @@ static int read_config(struct loader *ld, const char *path, const struct json **
     const struct json *root;
     struct buf text = {0};
     struct err err;
-    int rc = read_file(path, TOK_CONFIG_MAX, &text, &err);
+    int rc = file_read(path, TOK_CONFIG_MAX, &text, &err);
 
     if (rc == ERR_MISSING) {
         rc = 0;
@@ -535,7 +499,7 @@ int tok_open(const char *dir, struct tok **tok, struct err *err)
     struct loader ld = {.tok = mem_zalloc(sizeof *ld.tok), .path = path, .err = err ? err : &local};
     struct buf text = {0};
 
-    int rc = read_file(path, TOK_FILE_MAX, &text, ld.err);
+    int rc = file_read(path, TOK_FILE_MAX, &text, ld.err);
     if (rc == ERR_MISSING)
         err_set(ld.err, rc, "%s: not found; it comes with the model (unpack tokenizer.json.gz first)", path);
     if (!rc)

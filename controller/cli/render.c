@@ -2,25 +2,15 @@
 #include "common/base/check.h"
 #include "controller/cli/cli.h"
 #include "controller/cli/jsonl.h"
-#include "controller/prompt/chat.h"
+#include "controller/prompt/profile.h"
 
 #include <string.h>
 
 struct render {
+    const char *model;
     struct tok *tok;
     enum chat_profile profile; /* of lines that name none */
 };
-
-static int profile_of(const char *name, enum chat_profile *profile, struct err *err)
-{
-    if (strcmp(name, "preview") == 0)
-        *profile = CHAT_PREVIEW;
-    else if (strcmp(name, "0731") == 0)
-        *profile = CHAT_0731;
-    else
-        return err_set(err, ERR_ARG, "unknown profile '%s': preview or 0731", name);
-    return 0;
-}
 
 /* Render `in` at a level ("api", "encoder", "completion"); api and completion read the request body `body`. */
 static int render_level(const struct json *level, const struct json *in, const struct json *body,
@@ -68,7 +58,7 @@ static int render_line(void *arg, const struct json *in, struct arena *arena, st
 
     (void)arena;
     if (json_is(profile_name, JSON_STRING)) {
-        rc = profile_of(profile_name->text, &profile, err);
+        rc = chat_profile_choose(profile_name->text, r->model, &profile, err);
         if (rc)
             return rc;
     }
@@ -100,11 +90,11 @@ static int render_all(const struct render *r, const struct buf *in, struct buf *
 
 int cli_render_main(int argc, char **argv)
 {
-    const char *model = NULL, *profile = "0731";
+    const char *model = NULL, *profile = "auto";
     bool jsonl = false;
     const struct flag flag[] = {
         {"model", FLAG_STR, &model, "DIR", .help = "directory with tokenizer.json", .required = true},
-        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the encoder: 0731 (the default) or preview"},
+        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the encoder: auto (default: by config.json), preview or 0731"},
         {"jsonl", FLAG_BOOL, &jsonl, NULL,
          .help = "one {\"level\", \"request\", ...} a line in, {\"prompt\", \"tokens\"} out"},
     };
@@ -121,11 +111,13 @@ int cli_render_main(int argc, char **argv)
 
     if (status >= 0)
         return status;
-    if (profile_of(profile, &r.profile, &err)) {
+    r.model = model;
+    int rc = chat_profile_choose(profile, model, &r.profile, &err);
+    if (rc) {
         cli_fail("render", &err);
-        return CLI_USAGE;
+        return rc == ERR_ARG ? CLI_USAGE : CLI_FAILED;
     }
-    int rc = tok_open(model, &r.tok, &err);
+    rc = tok_open(model, &r.tok, &err);
     if (rc == 0 && jsonl) {
         status = jsonl_run("render", stdin, render_line, &r);
         tok_close(&r.tok);

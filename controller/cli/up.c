@@ -516,7 +516,7 @@ int cli_up_main(int argc, char **argv)
         {"port", FLAG_I64, &c.port, "P",
          .help = "port for HTTP, default 8080; 0: any free one", .min = 0, .max = 65535},
         {"model-name", FLAG_STR, &c.model_name, "M", .help = "name that clients use; default: last part of DIR"},
-        {"profile", FLAG_STR, &c.profile, "NAME", .help = "generation of the chat encoding: 0731 or preview"},
+        {"profile", FLAG_STR, &c.profile, "NAME", .help = "generation of the chat encoding: auto, preview or 0731"},
         {"log-level", FLAG_STR, &c.log_level, "L", .help = "error, warn, info or debug"},
         {"die-with-parent", FLAG_BOOL, &die_with_parent, NULL,
          .help = "end when the process that started this one ends"},

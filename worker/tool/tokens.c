@@ -1,5 +1,6 @@
 #include "worker/tool/tool.h"
 
+#include "common/mem/file.h"
 #include "common/mem/mem.h"
 #include "common/text/json.h"
 
@@ -9,33 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static int read_all(const char *path, struct buf *text, struct err *err)
-{
-    struct stat st;
-    FILE *f = fopen(path, "rb");
-    size_t n;
-    int rc = 0;
-
-    if (!f)
-        return err_set(err, errno == ENOENT ? ERR_MISSING : ERR_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fileno(f), &st) || S_ISDIR(st.st_mode)) {
-        rc = err_set(err, ERR_IO, "%s: is not a file that can be read", path);
-        goto out;
-    }
-    while ((n = fread(buf_room(text, 65536), 1, 65536, f)) > 0) {
-        text->len += n;
-        if (text->len > WRK_TOOL_TOKENS_FILE_MAX) {
-            rc = err_set(err, ERR_LIMIT, "%s: is longer than %d bytes", path, WRK_TOOL_TOKENS_FILE_MAX);
-            goto out;
-        }
-    }
-    if (ferror(f))
-        rc = err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
-out:
-    fclose(f);
-    return rc;
-}
-
 int wrk_tool_tokens_load(const char *path, int32_t n_vocab, int32_t **tok, int64_t *n, struct err *err)
 {
     struct buf text = {0};
@@ -43,11 +17,11 @@ int wrk_tool_tokens_load(const char *path, int32_t n_vocab, int32_t **tok, int64
     const struct json *root = NULL;
     int32_t *out = NULL;
     int64_t i = 0;
-    int rc = read_all(path, &text, err);
+    int rc = file_read(path, WRK_TOOL_TOKENS_FILE_MAX, &text, err);
 
     if (rc)
         goto out;
-    if ((rc = json_parse(text.data ? text.data : "", text.len, 0, &arena, &root, err))) {
+    if ((rc = json_parse(text.data, text.len, 0, &arena, &root, err))) {
         err_wrap(err, "%s", path);
         goto out;
     }

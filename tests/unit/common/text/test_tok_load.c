@@ -221,7 +221,7 @@ static void test_other_kinds(void **state)
     assert_int_equal(rmdir(path), 0);
     write_file("tokenizer.json", "", 0);
     assert_int_equal(truncate(path, TOK_FILE_MAX + 1), 0);
-    expect(ERR_FORMAT, "bytes", "too large");
+    expect(ERR_LIMIT, "bytes", "too large");
 }
 
 static void test_config(void **state)
