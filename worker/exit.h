@@ -1,5 +1,5 @@
-/* worker/exit.h - how baton-worker ends, by name. Who starts it again (`baton up`, systemd) decides by these: what an operator
- * must change first is not worth another try.
+/* worker/exit.h - how baton-worker ends, by name. Who starts it again (`baton up`, systemd) decides by these: what
+ * an operator must change first is not worth another try.
  */
 #ifndef WORKER_EXIT_H
 #define WORKER_EXIT_H

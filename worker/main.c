@@ -57,13 +57,18 @@ static int complain(enum wrk_exit status, const struct err *err)
 static int parse_args(struct args *a, int argc, char **argv, struct err *err)
 {
     const struct flag flag[] = {
-        {.name = "model", .kind = FLAG_STR, .to = &a->model, .value = "DIR", .help = "checkpoint directory", .required = true},
+        {.name = "model", .kind = FLAG_STR, .to = &a->model, .value = "DIR",
+         .help = "checkpoint directory", .required = true},
         {.name = "connect", .kind = FLAG_STR, .to = &a->connect, .value = "tcp://HOST:PORT",
          .help = "the controller's door for workers", .required = true},
-        {.name = "name", .kind = FLAG_STR, .to = &a->name, .value = "NAME", .help = "of this worker (default HOST-PID)"},
-        {.name = "backend", .kind = FLAG_STR, .to = &a->backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
-        {.name = "ranks", .kind = FLAG_I64, .to = &a->n_ranks, .value = "N", .help = "ranks (default 1)", .min = 1, .max = 64},
-        {.name = "max-seqs", .kind = FLAG_I64, .to = &a->n_seq, .value = "N", .help = "sequences at once (default 8)",
+        {.name = "name", .kind = FLAG_STR, .to = &a->name, .value = "NAME",
+         .help = "of this worker (default HOST-PID)"},
+        {.name = "backend", .kind = FLAG_STR, .to = &a->backend, .value = "B",
+         .help = "ref, cpu or cuda (default ref)"},
+        {.name = "ranks", .kind = FLAG_I64, .to = &a->n_ranks, .value = "N",
+         .help = "ranks (default 1)", .min = 1, .max = 64},
+        {.name = "max-seqs", .kind = FLAG_I64, .to = &a->n_seq, .value = "N",
+         .help = "sequences at once (default 8)",
          .min = 1, .max = ENG_SEQ_MAX},
         {.name = "kv-tokens", .kind = FLAG_I64, .to = &a->kv_tokens, .value = "N",
          .help = "tokens of cache over all sequences (default: 4096 a sequence)", .min = 0, .max = (int64_t)1 << 38},
@@ -75,12 +80,15 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
          .help = "failure domain: provider/region/zone/type"},
         {.name = "drain-ms", .kind = FLAG_I64, .to = &a->drain_ms, .value = "N",
          .help = "time to finish work after SIGTERM (default 30000)", .min = 0, .max = 3600 * 1000},
-        {.name = "log-level", .kind = FLAG_STR, .to = &a->log_level, .value = "L", .help = "error, warn, info or debug"},
-        {.name = "die-with-parent", .kind = FLAG_BOOL, .to = &a->die_with_parent, .help = "end when the parent process does"},
+        {.name = "log-level", .kind = FLAG_STR, .to = &a->log_level, .value = "L",
+         .help = "error, warn, info or debug"},
+        {.name = "die-with-parent", .kind = FLAG_BOOL, .to = &a->die_with_parent,
+         .help = "end when the parent process does"},
     };
     struct flags f = {.usage = "baton-worker --model DIR --connect tcp://HOST:PORT [flags] | baton-worker "
                                "score|layer|generate|info ...",
-                      .about = "Serves a controller with one model. SIGTERM: finish what runs and leave; a second one: at once.",
+                      .about = "Serves a controller with one model. SIGTERM: finish what runs and leave; a second\n"
+                               "one: at once.",
                       .flag = flag,
                       .n_flag = N_ELEM(flag)};
     char host[40] = "worker";
@@ -239,7 +247,8 @@ static int open_signals(void)
 
 int main(int argc, char **argv)
 {
-    struct args a = {.backend = "ref", .domain = "", .n_ranks = 1, .n_seq = SEQS, .step_tok = STEP_TOK, .drain_ms = DRAIN_MS};
+    struct args a = {.backend = "ref", .domain = "", .n_ranks = 1, .n_seq = SEQS, .step_tok = STEP_TOK,
+                     .drain_ms = DRAIN_MS};
     struct err err = {0};
     const pid_t parent = getppid();
     if (argc > 1 && argv[1][0] != '-') {

@@ -20,8 +20,8 @@ int bqueue_push(struct bqueue *q, void *item);
 /* The same, but waits up to timeout_ms for room: ERR_TIMEOUT then. */
 int bqueue_push_wait(struct bqueue *q, void *item, int timeout_ms);
 
-/* Take the oldest item, waiting up to timeout_ms (0: do not wait, negative: without end). 0 and *item; ERR_TIMEOUT: nothing came;
- * ERR_STATE: closed and empty. */
+/* Take the oldest item, waiting up to timeout_ms (0: do not wait, negative: without end). 0 and *item;
+ * ERR_TIMEOUT: nothing came; ERR_STATE: closed and empty. */
 int bqueue_pop(struct bqueue *q, int timeout_ms, void **item);
 
 /* Nothing can be pushed any more; what is inside can still be popped; all waiters wake. */

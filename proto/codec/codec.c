@@ -25,8 +25,8 @@
     X(ping, Ping, PING)
 
 /* The plain fields of each message, once: checking, packing and unpacking are made from these lists.
- * U unsigned without a limit, I(field, min, max) integer, F(field, min, max) finite number, N(field, bytes at least) name,
- * T text, B bool, E(field, number of values) enum. Arrays are done by hand below. */
+ * U unsigned without a limit, I(field, min, max) integer, F(field, min, max) finite number, N(field, bytes at
+ * least) name, T text, B bool, E(field, number of values) enum. Arrays are done by hand below. */
 #define FIELDS_hello(U, I, F, N, T, B, E)                                                          \
     N(worker, 1) U(boot) I(pid, 0, INT64_MAX) U(fingerprint) I(n_vocab, 1, MSG_VOCAB_MAX)          \
     I(n_ranks, 1, MSG_RANKS_MAX) I(n_seq_max, 1, MSG_SEQ_MAX) I(kv_blocks, 0, INT64_MAX)           \
@@ -450,7 +450,8 @@ static void pb_free(void *data, void *p)
 
 static int bad_version(uint32_t theirs, struct err *err)
 {
-    return err_set(err, ERR_VERSION, "the peer speaks wire version %" PRIu32 ", this program speaks %d: update the older one",
+    return err_set(err, ERR_VERSION,
+                   "the peer speaks wire version %" PRIu32 ", this program speaks %d: update the older one",
                    theirs, MSG_WIRE_VERSION);
 }
 

@@ -61,7 +61,8 @@ struct msg_hello {
     int32_t n_ranks;
     int32_t n_seq_max;          /* credits: Generate messages it takes at once */
     int64_t kv_blocks, context_max;
-    char backend[MSG_NAME_MAX], numerics[MSG_NAME_MAX], domain[MSG_NAME_MAX]; /* failure domain: provider/region/zone/type */
+    char backend[MSG_NAME_MAX], numerics[MSG_NAME_MAX];
+    char domain[MSG_NAME_MAX]; /* failure domain: provider/region/zone/type */
 };
 
 struct msg_heartbeat {

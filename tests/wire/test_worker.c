@@ -1,6 +1,6 @@
-/* Proves: baton-worker as a process, with the real engine: what it serves is what `generate` prints; work that a SIGKILL
- * interrupted goes on elsewhere with the same tokens, at any token; SIGTERM, twice SIGTERM, the end of the parent; every
- * named exit status and its one line.
+/* Proves: baton-worker as a process, with the real engine: what it serves is what `generate` prints; work that a
+ * SIGKILL interrupted goes on elsewhere with the same tokens, at any token; SIGTERM, twice SIGTERM, the end of the
+ * parent; every named exit status and its one line.
  * How: fork and exec of the program that was built, a ROUTER here as its controller, the tiny golden checkpoint. */
 #include "common/mem/mem.h"
 #include "common/text/json.h"
@@ -289,11 +289,12 @@ static void test_exit_statuses(void **state)
     ends_with((const char *const[]){"--model", model, "--connect", "nowhere", NULL}, WRK_EXIT_usage, "nowhere");
     ends_with((const char *const[]){"--model", model, "--connect", "tcp://127.0.0.1:9", "--log-level", "loud", NULL},
               WRK_EXIT_usage, "loud");
-    ends_with((const char *const[]){"--model", "/nonexistent", "--connect", "tcp://127.0.0.1:9", NULL}, WRK_EXIT_checkpoint,
-              "/nonexistent");
+    ends_with((const char *const[]){"--model", "/nonexistent", "--connect", "tcp://127.0.0.1:9", NULL},
+              WRK_EXIT_checkpoint, "/nonexistent");
     ends_with((const char *const[]){"--model", model, "--connect", "tcp://127.0.0.1:9", "--backend", "abacus", NULL},
               WRK_EXIT_unsupported, "abacus");
-    ends_with((const char *const[]){"generate", "--model", model, "--max-tokens", "1", NULL}, WRK_EXIT_usage, "--prompt");
+    ends_with((const char *const[]){"generate", "--model", model, "--max-tokens", "1", NULL}, WRK_EXIT_usage,
+              "--prompt");
     ends_with((const char *const[]){"generate", "--model", model, "--max-tokens", "1", "--prompt", "x", NULL},
               WRK_EXIT_failed, "tokenizer.json");
 

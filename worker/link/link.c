@@ -439,8 +439,8 @@ static int open_sockets(struct wrk_link *l, struct err *err)
         zmq_connect(l->monitor, monitor_at) != 0)
         return err_set(err, ERR_NET, "no ZeroMQ monitor: %s", zmq_strerror(zmq_errno()));
     if (zmq_connect(l->dealer, l->endpoint) != 0)
-        return err_set(err, ERR_ARG, "cannot connect to '%s': %s; an endpoint looks like tcp://127.0.0.1:7001", l->endpoint,
-                       zmq_strerror(zmq_errno()));
+        return err_set(err, ERR_ARG, "cannot connect to '%s': %s; an endpoint looks like tcp://127.0.0.1:7001",
+                       l->endpoint, zmq_strerror(zmq_errno()));
     return 0;
 }
 

@@ -8,8 +8,8 @@
  *
  * A *stay* is what the controller calls an epoch, by a number of our own: it goes up whenever a stay begins or
  * ends, so that work of an earlier one is recognised even when a new controller counts its epochs from 1 again. A stay
- * ends when the connection does, when the controller fences it, when it sends what cannot be read, or by wrk_link_rejoin. All
- * of its sequences are void then; the controller has them go on elsewhere.
+ * ends when the connection does, when the controller fences it, when it sends what cannot be read, or by
+ * wrk_link_rejoin. All of its sequences are void then; the controller has them go on elsewhere.
  */
 #ifndef WORKER_LINK_LINK_H
 #define WORKER_LINK_LINK_H
@@ -56,7 +56,8 @@ int wrk_link_start(const struct wrk_link_opts *opts, struct wrk_link **link, str
 
 uint64_t wrk_link_stay(struct wrk_link *link);
 
-/* Next command: 0 and *cmd (end it with wrk_cmd_free); ERR_TIMEOUT; ERR_STATE: the link has ended. timeout_ms < 0: no limit. */
+/* Next command: 0 and *cmd (end it with wrk_cmd_free); ERR_TIMEOUT; ERR_STATE: the link has ended. timeout_ms < 0:
+ * no limit. */
 int wrk_link_take(struct wrk_link *link, int timeout_ms, struct wrk_cmd **cmd);
 void wrk_cmd_free(struct wrk_cmd **cmd);
 
@@ -82,8 +83,8 @@ void wrk_link_leave(struct wrk_link *link, const char *text);
 /* Readable once the thread has ended. */
 int wrk_link_done_fd(const struct wrk_link *link);
 
-/* Wait for the thread and free everything. 0: it left as asked; ERR_STATE or ERR_VERSION: the controller refused this worker, err
- * has its text. Commands that nobody took are freed. */
+/* Wait for the thread and free everything. 0: it left as asked; ERR_STATE or ERR_VERSION: the controller refused
+ * this worker, err has its text. Commands that nobody took are freed. */
 int wrk_link_join(struct wrk_link **link, struct err *err);
 
 #endif

@@ -145,7 +145,8 @@ static int fill_hello(const struct wrk_serve_opts *o, struct msg_hello *h, struc
                 {"numerics", caps->numerics, h->numerics}};
     for (size_t i = 0; i < N_ELEM(name); i++)
         if (snprintf(name[i].to, MSG_NAME_MAX, "%s", name[i].from) >= MSG_NAME_MAX)
-            return err_set(err, ERR_ARG, "%s '%s' is longer than %d bytes", name[i].what, name[i].from, MSG_NAME_MAX - 1);
+            return err_set(err, ERR_ARG, "%s '%s' is longer than %d bytes", name[i].what, name[i].from,
+                           MSG_NAME_MAX - 1);
     if (getrandom(&h->boot, sizeof h->boot, 0) != sizeof h->boot)
         h->boot = (uint64_t)clock_mono_ns() ^ (uint64_t)getpid();
     h->pid = getpid();
@@ -173,8 +174,9 @@ int wrk_serve_start(const struct wrk_serve_opts *opts, struct wrk_serve **serve,
     v->eng = opts->eng;
     int rc = fill_hello(opts, &lo.hello, err);
     if (!rc)
-        rc = wrk_sched_new(&(struct wrk_sched_opts){.eng = v->eng, .n_seq_max = opts->n_seq_max, .emit = emit, .arg = v},
-                           &v->sched, err);
+        rc = wrk_sched_new(
+            &(struct wrk_sched_opts){.eng = v->eng, .n_seq_max = opts->n_seq_max, .emit = emit, .arg = v},
+            &v->sched, err);
     if (!rc)
         rc = wrk_link_start(&lo, &v->link, err);
     if (!rc) {

@@ -29,8 +29,8 @@ static struct scratch scratch_cut(void *mem, int32_t n_vocab)
 }
 
 /* e^x for x <= 0, within 2 ulp. Our own, because the C library's differs by version and by processor, and a token that
- * depends on its last bit would not survive a move to another host: this is additions and multiplications in a fixed order
- * (built with -ffp-contract=off). */
+ * depends on its last bit would not survive a move to another host: this is additions and multiplications in a
+ * fixed order (built with -ffp-contract=off). */
 static double exp_neg(double x)
 {
     if (!(x > -708.0)) /* the result would be subnormal: as a weight that is nothing */
@@ -129,8 +129,8 @@ static int32_t partition(const double *w, int32_t *idx, int32_t lo, int32_t hi)
     return at;
 }
 
-/* Of the n candidates, the last one that stays: the k-th (k >= 1), or the one whose weight first brings the sum to `mass`
- * (k == 0). Finding it needs no sorting: each step throws away one side of a pivot. */
+/* Of the n candidates, the last one that stays: the k-th (k >= 1), or the one whose weight first brings the sum to
+ * `mass` (k == 0). Finding it needs no sorting: each step throws away one side of a pivot. */
 static int32_t find_last(const double *w, int32_t *idx, int32_t n, int32_t k, double mass)
 {
     int32_t lo = 0, hi = n;

@@ -5,8 +5,8 @@
  * Limits:   n_seq_max sequences, waiting ones included: one more is answered with Failed{overload}. A sequence holds at
  *           most wrk_sched_context_max() tokens: its output ends there with `length`.
  *
- * A token depends on the sequence's tokens, its settings and its position alone. Whatever happens here (chunks, neighbours,
- * preemption) changes when it comes, never which one.
+ * A token depends on the sequence's tokens, its settings and its position alone. Whatever happens here (chunks,
+ * neighbours, preemption) changes when it comes, never which one.
  */
 #ifndef WORKER_SCHED_SCHED_H
 #define WORKER_SCHED_SCHED_H
@@ -40,9 +40,9 @@ struct wrk_sched_stats {
 int wrk_sched_new(const struct wrk_sched_opts *opts, struct wrk_sched **s, struct err *err);
 void wrk_sched_destroy(struct wrk_sched **s);
 
-/* Take a generation (everything is copied). What cannot be served is answered by emit at once: Failed{client} (ids outside the
- * vocabulary, too long for this worker), Failed{overload} (n_seq_max), Finished{length} (nothing left to do). The same
- * request and attempt twice is ignored. Returns 0 or the error of emit. */
+/* Take a generation (everything is copied). What cannot be served is answered by emit at once: Failed{client} (ids
+ * outside the vocabulary, too long for this worker), Failed{overload} (n_seq_max), Finished{length} (nothing left
+ * to do). The same request and attempt twice is ignored. Returns 0 or the error of emit. */
 int wrk_sched_add(struct wrk_sched *s, const struct msg_generate *g, int64_t now_ns, struct err *err);
 
 /* End a sequence with Failed{canceled}; unknown ones are ignored (it may have finished meanwhile). */
@@ -51,8 +51,8 @@ int wrk_sched_cancel(struct wrk_sched *s, const char *request, uint32_t attempt,
 /* Forget all sequences without a word: their epoch is over. */
 void wrk_sched_drop(struct wrk_sched *s);
 
-/* End what is past its deadline, run one step, sample, emit. Returns the number of rows computed, 0 when there is nothing to
- * do; ERR_GPU or ERR_STATE: the engine cannot be trusted any more; or the error of emit. */
+/* End what is past its deadline, run one step, sample, emit. Returns the number of rows computed, 0 when there is
+ * nothing to do; ERR_GPU or ERR_STATE: the engine cannot be trusted any more; or the error of emit. */
 int wrk_sched_step(struct wrk_sched *s, int64_t now_ns, struct err *err);
 
 int wrk_sched_n(const struct wrk_sched *s); /* sequences, waiting ones included */

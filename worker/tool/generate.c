@@ -93,8 +93,8 @@ static int load_prompt(struct generate *g, const struct mdl_config *cfg, struct 
     for (size_t i = 0; i < ids.n && !rc; i++)
         if (ids.id[i] < 0 || ids.id[i] >= cfg->vocab_size)
             rc = err_set(err, ERR_RANGE,
-                         "%s: the prompt has token id %d, the model only %d ids: tokenizer and checkpoint do not belong "
-                         "together",
+                         "%s: the prompt has token id %d, the model only %d ids: tokenizer and checkpoint do not "
+                         "belong together",
                          g->model, (int)ids.id[i], (int)cfg->vocab_size);
     g->in = mem_dup(ids.id, ids.n * sizeof *ids.id);
     g->n_in = (int64_t)ids.n;
@@ -150,8 +150,8 @@ static void print_json(const struct generate *g)
         json_add_str(&b, g->text.data ? g->text.data : "", g->text.len);
     else
         buf_add_str(&b, "null");
-    buf_addf(&b, ",\"finish_reason\":\"%s\",\"prompt_tokens\":%" PRId64, g->reason == MSG_FINISH_stop ? "stop" : "length",
-             g->n_in);
+    buf_addf(&b, ",\"finish_reason\":\"%s\",\"prompt_tokens\":%" PRId64,
+             g->reason == MSG_FINISH_stop ? "stop" : "length", g->n_in);
     buf_addf(&b, ",\"timings\":{\"load_ms\":%.3f,\"prefill_ms\":%.3f,\"decode_ms\":%.3f", (double)g->load_ns / 1e6,
              (double)g->prefill_ns / 1e6, (double)g->decode_ns / 1e6);
     buf_addf(&b, ",\"prefill_tps\":%.3f,\"decode_tps\":%.3f}}\n", per_second(g->n_in, g->prefill_ns),
@@ -214,18 +214,26 @@ int wrk_tool_generate(int argc, char **argv)
     struct generate g = {.backend = "ref", .temperature = 1, .top_p = 1, .n_ranks = 1};
     struct err err = {0};
     const struct flag flag[] = {
-        {.name = "model", .kind = FLAG_STR, .to = &g.model, .value = "DIR", .help = "checkpoint directory", .required = true},
-        {.name = "prompt", .kind = FLAG_STR, .to = &g.prompt, .value = "TEXT", .help = "raw text; BOS is put in front"},
-        {.name = "tokens", .kind = FLAG_STR, .to = &g.tokens, .value = "F.json", .help = "{\"tokens\": [...]} instead"},
-        {.name = "max-tokens", .kind = FLAG_I64, .to = &g.max_tokens, .value = "N", .help = "tokens of output at most",
+        {.name = "model", .kind = FLAG_STR, .to = &g.model, .value = "DIR",
+         .help = "checkpoint directory", .required = true},
+        {.name = "prompt", .kind = FLAG_STR, .to = &g.prompt, .value = "TEXT",
+         .help = "raw text; BOS is put in front"},
+        {.name = "tokens", .kind = FLAG_STR, .to = &g.tokens, .value = "F.json",
+         .help = "{\"tokens\": [...]} instead"},
+        {.name = "max-tokens", .kind = FLAG_I64, .to = &g.max_tokens, .value = "N",
+         .help = "tokens of output at most",
          .min = 1, .max = MSG_TOKENS_MAX, .required = true},
-        {.name = "temperature", .kind = FLAG_F64, .to = &g.temperature, .value = "T", .help = "0: greedy (default 1)",
+        {.name = "temperature", .kind = FLAG_F64, .to = &g.temperature, .value = "T",
+         .help = "0: greedy (default 1)",
          .min = 0, .max = 1000},
-        {.name = "top-p", .kind = FLAG_F64, .to = &g.top_p, .value = "P", .help = "nucleus, 0 to 1 (default 1)", .min = 0,
-         .max = 1},
+        {.name = "top-p", .kind = FLAG_F64, .to = &g.top_p, .value = "P",
+         .help = "nucleus, 0 to 1 (default 1)",
+         .min = 0, .max = 1},
         {.name = "seed", .kind = FLAG_I64, .to = &g.seed, .value = "S", .help = "of the noise (default 0)"},
-        {.name = "backend", .kind = FLAG_STR, .to = &g.backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
-        {.name = "ranks", .kind = FLAG_I64, .to = &g.n_ranks, .value = "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {.name = "backend", .kind = FLAG_STR, .to = &g.backend, .value = "B",
+         .help = "ref, cpu or cuda (default ref)"},
+        {.name = "ranks", .kind = FLAG_I64, .to = &g.n_ranks, .value = "N",
+         .help = "ranks (default 1)", .min = 1, .max = 64},
         {.name = "ignore-eos", .kind = FLAG_BOOL, .to = &g.ignore_eos, .help = "do not stop at the end of text"},
         {.name = "json", .kind = FLAG_BOOL, .to = &g.json, .help = "one JSON object on stdout"},
     };

@@ -1,5 +1,5 @@
-/* Proves: order, the limit and its two codes, what closing does to both sides, and that nothing is lost or doubled between
- * threads.
+/* Proves: order, the limit and its two codes, what closing does to both sides, and that nothing is lost or doubled
+ * between threads.
  * How: one thread for the rules; four producers against one consumer through a queue of three for the rest. */
 #include "common/base/clock.h"
 #include "common/base/err.h"

@@ -1,6 +1,6 @@
 /* Proves: the bridge sees every message of a burst, 16 a turn, and a reply that arrived before a send on the same
- * socket; and that the simpler ways do not (docs/STYLE.md, finding 2: five rows, each over inproc and tcp). Also where the
- * turn of the loop belongs, and that closing works from inside the callback.
+ * socket; and that the simpler ways do not (docs/STYLE.md, finding 2: five rows, each over inproc and tcp). Also
+ * where the turn of the loop belongs, and that closing works from inside the callback.
  * How: a DEALER in a libuv loop against a ROUTER; all messages have arrived before the loop starts, so each way has one
  * edge of the descriptor to live on. */
 #include "common/base/clock.h"
@@ -185,8 +185,9 @@ static void rows(const char *endpoint)
     int reply = by_poll(endpoint, 0, 1, true);
     int bridge = by_bridge(endpoint, BURST, false);
     int bridge_reply = by_bridge(endpoint, 1, true);
-    print_message("%s: poll 1: %d, poll 16: %d, until EAGAIN: %d, with a send: %d of 1; bridge: %d, with a send: %d of 1\n",
-                  endpoint, one, sixteen, drain, reply, bridge, bridge_reply);
+    print_message(
+        "%s: poll 1: %d, poll 16: %d, until EAGAIN: %d, with a send: %d of 1; bridge: %d, with a send: %d of 1\n",
+        endpoint, one, sixteen, drain, reply, bridge, bridge_reply);
     assert_int_equal(bridge, BURST);
     assert_int_equal(bridge_reply, 1);
     /* The evidence for the bridge: were these to pass, the bridge would not be needed. */

@@ -93,7 +93,8 @@ static struct msg maximal(enum msg_kind kind)
         m.tokens.n = MSG_BATCH_TOKENS_MAX;
         m.tokens.token = token_many;
         for (int i = 0; i < MSG_BATCH_TOKENS_MAX; i++) {
-            token_many[i] = (struct msg_token){.id = MSG_VOCAB_MAX - 1, .logprob = -INFINITY, .n_top = i % (MSG_TOP_MAX + 1)};
+            token_many[i] =
+                (struct msg_token){.id = MSG_VOCAB_MAX - 1, .logprob = -INFINITY, .n_top = i % (MSG_TOP_MAX + 1)};
             for (int j = 0; j < token_many[i].n_top; j++)
                 token_many[i].top[j] = (struct msg_top){.id = i + j, .logprob = -FLT_MAX};
         }

@@ -1,5 +1,5 @@
-/* tests/unit/worker/link/router.h - the controller's side of the line for tests: a real ZeroMQ ROUTER over tcp that says what it
- * is told to say and hands out what it hears. Everything that takes too long fails the test.
+/* tests/unit/worker/link/router.h - the controller's side of the line for tests: a real ZeroMQ ROUTER over tcp
+ * that says what it is told to say and hands out what it hears. Everything that takes too long fails the test.
  * Thread: the test's.
  */
 #ifndef TESTS_UNIT_WORKER_LINK_ROUTER_H

@@ -1,5 +1,5 @@
-/* Proves: the rules of the line itself, without an engine: bad endpoints, both queues at their limits, Hello backing off,
- * unreadable messages, leaving.
+/* Proves: the rules of the line itself, without an engine: bad endpoints, both queues at their limits, Hello
+ * backing off, unreadable messages, leaving.
  * How: wrk_link against a real ROUTER; the test plays the engine thread. */
 #include "tests/unit/worker/link/router.h"
 #include "worker/link/link.h"
@@ -7,7 +7,14 @@
 static struct wrk_link_opts options(const char *endpoint)
 {
     struct wrk_link_opts o = {.endpoint = endpoint, .n_in_max = 4, .n_out_max = 4, .out_wait_ms = 50};
-    o.hello = (struct msg_hello){.worker = "w", .boot = 1, .pid = 1, .n_vocab = 10, .n_ranks = 1, .n_seq_max = 4, .kv_blocks = 8, .context_max = 100};
+    o.hello = (struct msg_hello){.worker = "w",
+                                 .boot = 1,
+                                 .pid = 1,
+                                 .n_vocab = 10,
+                                 .n_ranks = 1,
+                                 .n_seq_max = 4,
+                                 .kv_blocks = 8,
+                                 .context_max = 100};
     return o;
 }
 
@@ -129,7 +136,8 @@ static void test_commands_at_the_limit(void **state)
 static void test_output_at_the_limit(void **state)
 {
     static struct msg_token token[MSG_BATCH_TOKENS_MAX];
-    struct msg m = {.kind = MSG_tokens, .tokens = {.epoch = 5, .request = "r", .n = MSG_BATCH_TOKENS_MAX, .token = token}};
+    struct msg m = {.kind = MSG_tokens,
+                    .tokens = {.epoch = 5, .request = "r", .n = MSG_BATCH_TOKENS_MAX, .token = token}};
     struct router r;
     struct err err = {0};
     int rc = 0, n = 0;

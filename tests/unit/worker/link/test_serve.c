@@ -1,7 +1,7 @@
-/* Proves: a worker's whole behaviour towards its controller: hello, work, cancel, heartbeats under a long step, fencing,
- * refusal, a controller that goes away, resumed work, draining, ending, a broken engine.
- * How: real threads and a real ROUTER over tcp; only the engine is a fake that hashes tokens (fake_eng.h), so that the right
- * tokens are known. */
+/* Proves: a worker's whole behaviour towards its controller: hello, work, cancel, heartbeats under a long step,
+ * fencing, refusal, a controller that goes away, resumed work, draining, ending, a broken engine.
+ * How: real threads and a real ROUTER over tcp; only the engine is a fake that hashes tokens (fake_eng.h), so that
+ * the right tokens are known. */
 #include "tests/unit/worker/link/router.h"
 #include "tests/unit/worker/sched/fake_eng.h"
 #include "worker/link/serve.h"
@@ -27,7 +27,8 @@ static void worker_start(struct bench *b, const char *endpoint)
     fake.fail_after = fake.nan_after = -1;
     fake.n_step = 0;
     assert_int_equal(eng_open(&eo, &b->eng, &err), 0);
-    struct wrk_serve_opts so = {.eng = b->eng, .endpoint = endpoint, .name = "w1", .backend = "ref", .domain = "here", .n_seq_max = 4};
+    struct wrk_serve_opts so = {
+        .eng = b->eng, .endpoint = endpoint, .name = "w1", .backend = "ref", .domain = "here", .n_seq_max = 4};
     assert_int_equal(wrk_serve_start(&so, &b->serve, &err), 0);
 }
 
@@ -68,9 +69,15 @@ static int32_t prompt[8][200];
 static struct msg request(uint64_t epoch, int at, int max_output)
 {
     struct msg m = {.kind = MSG_generate,
-                    .generate = {.epoch = epoch, .attempt = 1, .n_tok = 20, .tok = prompt[at], .max_output = max_output, .ignore_eos = true}};
+                    .generate = {.epoch = epoch,
+                                 .attempt = 1,
+                                 .n_tok = 20,
+                                 .tok = prompt[at],
+                                 .max_output = max_output,
+                                 .ignore_eos = true}};
     snprintf(m.generate.request, sizeof m.generate.request, "r%d", at);
-    m.generate.sampling = (struct msg_sampling){.temperature = 1, .top_p = 0.95f, .repetition_penalty = 1, .seed = (uint64_t)at, .n_top = 2};
+    m.generate.sampling = (struct msg_sampling){
+        .temperature = 1, .top_p = 0.95f, .repetition_penalty = 1, .seed = (uint64_t)at, .n_top = 2};
     for (int i = 0; i < 20; i++)
         prompt[at][i] = (at * 5 + i * 3) % FAKE_VOCAB;
     return m;
@@ -448,7 +455,12 @@ static void test_bad_names(void **state)
     assert_int_equal(eng_open(&eo, &b.eng, &err), 0);
     memset(name, 'n', sizeof name - 1);
     name[sizeof name - 1] = 0;
-    struct wrk_serve_opts so = {.eng = b.eng, .endpoint = "tcp://127.0.0.1:9", .name = name, .backend = "ref", .domain = "", .n_seq_max = 1};
+    struct wrk_serve_opts so = {.eng = b.eng,
+                                .endpoint = "tcp://127.0.0.1:9",
+                                .name = name,
+                                .backend = "ref",
+                                .domain = "",
+                                .n_seq_max = 1};
     assert_int_equal(wrk_serve_start(&so, &b.serve, &err), ERR_ARG);
     assert_non_null(strstr(err.text, "--name"));
     so.name = "";

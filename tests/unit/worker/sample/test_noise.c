@@ -1,5 +1,5 @@
-/* Proves: the cipher is Philox4x32-10 (known answers of Random123), and the uniform numbers lie in [0, 1), are spread evenly
- * and depend on every bit of seed and position. */
+/* Proves: the cipher is Philox4x32-10 (known answers of Random123), and the uniform numbers lie in [0, 1), are
+ * spread evenly and depend on every bit of seed and position. */
 #include "tests/unit/test.h"
 #include "worker/sample/noise.h"
 

@@ -1,6 +1,6 @@
-/* Proves: greedy choice and its ties; that drawn tokens have the frequencies of softmax; that filters, penalties and biases do
- * what a brute-force twin with full sorting does; log probabilities; refusal of NaN; and that the token depends on
- * (logits, settings, tokens, seed, position) alone.
+/* Proves: greedy choice and its ties; that drawn tokens have the frequencies of softmax; that filters, penalties
+ * and biases do what a brute-force twin with full sorting does; log probabilities; refusal of NaN; and that the
+ * token depends on (logits, settings, tokens, seed, position) alone.
  * How: fixed seeds; the twin below is written for reading and uses the C library's exp. */
 #include "common/base/clock.h"
 #include "common/mem/mem.h"
@@ -23,9 +23,11 @@ static struct msg_sampling plain(float temperature, uint64_t seed)
     return (struct msg_sampling){.temperature = temperature, .top_p = 1, .repetition_penalty = 1, .seed = seed};
 }
 
-static struct msg_token sampled(int n, const struct msg_sampling *how, const int32_t *tok, int64_t n_tok, int64_t n_prompt)
+static struct msg_token sampled(int n, const struct msg_sampling *how, const int32_t *tok, int64_t n_tok,
+                                int64_t n_prompt)
 {
-    struct wrk_sample_in in = {.logits = logit, .n_vocab = n, .how = how, .tok = tok, .n_tok = n_tok, .n_prompt = n_prompt};
+    struct wrk_sample_in in = {
+        .logits = logit, .n_vocab = n, .how = how, .tok = tok, .n_tok = n_tok, .n_prompt = n_prompt};
     struct msg_token out;
     struct err err = {0};
     memset(&out, 0x5a, sizeof out);
@@ -119,7 +121,8 @@ static int twin_order(const void *a, const void *b)
 }
 
 /* Tokens that stay, and the token drawn from them. *close: the draw or a cut fell within rounding of a border. */
-static int32_t twin(int n, const struct msg_sampling *how, const int32_t *tok, int64_t n_tok, int64_t n_prompt, bool *close)
+static int32_t twin(int n, const struct msg_sampling *how, const int32_t *tok, int64_t n_tok, int64_t n_prompt,
+                    bool *close)
 {
     double *l = mem_array((size_t)n, sizeof *l), max = -INFINITY, sum = 0, mark, acc = 0;
     int32_t *order = mem_array((size_t)n, sizeof *order), keep = 0, id = -1;
@@ -365,8 +368,8 @@ static void test_large_vocab(void **state)
     for (int p = 0; p < 20; p++)
         (void)sampled_at(VOCAB_MAX, &filtered, p);
     int64_t t2 = clock_mono_ns();
-    print_message("vocabulary of %d: %.2f ms a token, %.2f ms with top_k and top_p\n", VOCAB_MAX, (double)(t1 - t0) / 20e6,
-                  (double)(t2 - t1) / 20e6);
+    print_message("vocabulary of %d: %.2f ms a token, %.2f ms with top_k and top_p\n", VOCAB_MAX,
+                  (double)(t1 - t0) / 20e6, (double)(t2 - t1) / 20e6);
     assert_true(t2 - t0 < 20LL * 1000000000);
     /* Equal logits everywhere: the cuts fall on ids. */
     for (int i = 0; i < VOCAB_MAX; i++)

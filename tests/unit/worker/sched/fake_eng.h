@@ -1,6 +1,6 @@
 /* tests/unit/worker/sched/fake_eng.h - a stand-in for worker/engine in tests of what lies above it: the same functions,
- * linked instead. Its logits are a hash of the sequence's tokens; slots and blocks are counted as in the real one, and a
- * plan that breaks the contract of engine.h aborts the test.
+ * linked instead. Its logits are a hash of the sequence's tokens; slots and blocks are counted as in the real one,
+ * and a plan that breaks the contract of engine.h aborts the test.
  * Thread: as engine.h; the knobs may be turned by any.
  */
 #ifndef TESTS_UNIT_WORKER_SCHED_FAKE_ENG_H

@@ -1,5 +1,5 @@
-/* Proves: each rule of the planner on small written-out cases, and on random ones that no budget is ever overdrawn, that
- * someone always advances, and that nobody of lower rank is admitted past somebody who waits. */
+/* Proves: each rule of the planner on small written-out cases, and on random ones that no budget is ever
+ * overdrawn, that someone always advances, and that nobody of lower rank is admitted past somebody who waits. */
 #include "tests/unit/test.h"
 #include "worker/sched/plan.h"
 
@@ -34,7 +34,8 @@ static void test_blocks(void **state)
 /* Decode rows first, whatever the order; then prefill in order, cut at the budget. */
 static void test_decode_before_prefill(void **state)
 {
-    struct wrk_plan_seq s[] = {running(0, 5, 500, 0), running(1, 0, 11, 10), running(2, 0, 300, 100), running(3, 0, 21, 20)};
+    struct wrk_plan_seq s[] = {running(0, 5, 500, 0), running(1, 0, 11, 10), running(2, 0, 300, 100),
+                               running(3, 0, 21, 20)};
     struct wrk_plan_room room = {.n_row = 600, .n_slot_free = 0, .n_block_free = 0};
     (void)state;
     assert_int_equal(wrk_plan_make(&room, s, 4, order), 600);
@@ -79,7 +80,8 @@ static void test_admission(void **state)
 /* The pool is dry and a decode needs a block: the youngest of the lowest priority gives its own. */
 static void test_preempt_for_block(void **state)
 {
-    struct wrk_plan_seq s[] = {running(0, 0, 129, 128), running(1, 1, 11, 10), running(2, 0, 11, 10), waiting(3, 9, 900)};
+    struct wrk_plan_seq s[] = {running(0, 0, 129, 128), running(1, 1, 11, 10), running(2, 0, 11, 10),
+                               waiting(3, 9, 900)};
     struct wrk_plan_room room = {.n_row = 100, .n_slot_free = 1, .n_block_free = 0};
     (void)state;
     s[0].n_block = 1;

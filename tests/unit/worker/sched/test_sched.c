@@ -70,13 +70,16 @@ static struct bench bench_open(int n_seq_eng, int n_seq_max, int step_tok_max, i
 {
     struct bench b;
     struct err err = {0};
-    struct eng_opts eo = {.n_seq_max = n_seq_eng, .step_tok_max = step_tok_max, .context_max = context_max, .kv_tokens = kv_tokens};
+    struct eng_opts eo = {
+        .n_seq_max = n_seq_eng, .step_tok_max = step_tok_max, .context_max = context_max, .kv_tokens = kv_tokens};
     memset(got, 0, sizeof got);
     emit_fails_after = -1;
     fake.fail_after = fake.nan_after = -1;
     fake.n_step = 0;
     assert_int_equal(eng_open(&eo, &b.eng, &err), 0);
-    assert_int_equal(wrk_sched_new(&(struct wrk_sched_opts){.eng = b.eng, .n_seq_max = n_seq_max, .emit = emit}, &b.s, &err), 0);
+    assert_int_equal(
+        wrk_sched_new(&(struct wrk_sched_opts){.eng = b.eng, .n_seq_max = n_seq_max, .emit = emit}, &b.s, &err),
+        0);
     return b;
 }
 
@@ -94,7 +97,8 @@ static struct msg_generate request(int at, int n_prompt, int max_output)
 {
     struct msg_generate g = {.epoch = 77, .attempt = 1, .n_tok = n_prompt, .tok = tok_of[at], .max_output = max_output};
     snprintf(g.request, sizeof g.request, "r%d", at);
-    g.sampling = (struct msg_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = (uint64_t)at + 100};
+    g.sampling =
+        (struct msg_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = (uint64_t)at + 100};
     for (int i = 0; i < n_prompt; i++)
         tok_of[at][i] = (at * 31 + i * 7 + i * i) % FAKE_VOCAB;
     return g;
@@ -127,7 +131,8 @@ static void expect(const struct msg_generate *g, int64_t context_max)
     sscanf(g->request, "r%d", &at);
     int n = fake_expect(g, context_max, want, &finish);
     assert_int_equal(got[at].n, n);
-    assert_memory_equal(got[at].id + g->n_committed, want + g->n_committed, (size_t)(n - g->n_committed) * sizeof *want);
+    assert_memory_equal(got[at].id + g->n_committed, want + g->n_committed,
+                        (size_t)(n - g->n_committed) * sizeof *want);
     assert_int_equal(got[at].n_finished, 1);
     assert_int_equal(got[at].finish, finish);
     assert_int_equal(got[at].n_output, n);
