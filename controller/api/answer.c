@@ -14,12 +14,12 @@ void answer_add_usage(const struct answer_usage *u, struct buf *out)
     buf_addf(out, "\"completion_tokens_details\":{\"reasoning_tokens\":%lld},", (long long)u->reasoning_tok);
     buf_addf(out, "\"prompt_cache_hit_tokens\":%lld,\"prompt_cache_miss_tokens\":%lld,", (long long)u->cached_tok,
              (long long)(u->prompt_tok - u->cached_tok));
-    buf_addf(out, "\"baton\":{\"exact\":%s,\"redispatched\":%lld,\"recomputed_tokens\":%lld}}", u->exact ? "true" : "false",
-             (long long)u->n_redispatched, (long long)u->recomputed_tok);
+    buf_addf(out, "\"baton\":{\"exact\":%s,\"redispatched\":%lld,\"recomputed_tokens\":%lld}}",
+             u->exact ? "true" : "false", (long long)u->n_redispatched, (long long)u->recomputed_tok);
 }
 
-/* "token":..,"logprob":..,"bytes":[..]  A token that is no whole character has U+FFFD in `token`; `bytes` tells. Special
- * tokens have no text of their own. */
+/* "token":..,"logprob":..,"bytes":[..]  A token that is no whole character has U+FFFD in `token`; `bytes` tells.
+ * Special tokens have no text of their own. */
 static void add_token(const struct tok *tok, int32_t id, float logprob, struct buf *out)
 {
     struct buf text = {0};

@@ -22,8 +22,8 @@ static int read_model(const struct json *v, void *to, struct api_error *e)
     if (v->kind != JSON_STRING)
         return api_error_set(e, API_ERROR_bad_request, "model", "model has to be a string, not %s", json_kind_name(v));
     if (!json_is_str(v, r->rules->model_name))
-        return api_error_set(e, API_ERROR_unknown_model, "model", "model '%.100s' is not served here; %.100s is", v->text,
-                             r->rules->model_name);
+        return api_error_set(e, API_ERROR_unknown_model, "model", "model '%.100s' is not served here; %.100s is",
+                             v->text, r->rules->model_name);
     return 0;
 }
 
@@ -81,10 +81,11 @@ static int read_logit_bias(const struct json *v, void *to, struct api_error *e)
     for (const struct json *m = v->child; m; m = m->next) {
         int32_t id = id_of(m->key, m->key_len, n_vocab);
         if (id < 0)
-            return api_error_set(e, API_ERROR_bad_request, "logit_bias", "'%.40s' is no token id below %d", m->key, n_vocab);
+            return api_error_set(e, API_ERROR_bad_request, "logit_bias", "'%.40s' is no token id below %d", m->key,
+                                 n_vocab);
         if (!json_to_double(m, &bias) || bias < -100 || bias > 100)
-            return api_error_set(e, API_ERROR_bad_request, "logit_bias", "the bias of token %d has to be a number from -100 to 100",
-                                 id);
+            return api_error_set(e, API_ERROR_bad_request, "logit_bias",
+                                 "the bias of token %d has to be a number from -100 to 100", id);
         for (int32_t i = 0; i < r->n_bias; i++)
             if (r->bias[i].id == id) /* "7" and "07" */
                 return api_error_set(e, API_ERROR_bad_request, "logit_bias", "token %d is named twice", id);
@@ -99,12 +100,12 @@ static int read_stop_token_ids(const struct json *v, void *to, struct api_error 
     int64_t id;
 
     if (v->kind != JSON_ARRAY || v->n > MSG_STOP_IDS_MAX)
-        return api_error_set(e, API_ERROR_bad_request, "stop_token_ids", "stop_token_ids has to be a list of up to %d token ids",
-                             MSG_STOP_IDS_MAX);
+        return api_error_set(e, API_ERROR_bad_request, "stop_token_ids",
+                             "stop_token_ids has to be a list of up to %d token ids", MSG_STOP_IDS_MAX);
     for (const struct json *j = v->child; j; j = j->next) {
         if (!json_to_i64(j, &id) || id < 0 || id >= tok_n_vocab(r->rules->tok))
-            return api_error_set(e, API_ERROR_bad_request, "stop_token_ids", "a stop token id has to be an integer below %d",
-                                 tok_n_vocab(r->rules->tok));
+            return api_error_set(e, API_ERROR_bad_request, "stop_token_ids",
+                                 "a stop token id has to be an integer below %d", tok_n_vocab(r->rules->tok));
         r->stop_id[r->n_stop_id++] = (int32_t)id;
     }
     return 0;
@@ -141,7 +142,8 @@ static int read_response_format(const struct json *v, void *to, struct api_error
 
     if (json_is_str(type, "json_object") || json_is_str(type, "json_schema"))
         return api_error_set(e, API_ERROR_bad_request, "response_format",
-                             "response_format %s is not supported yet: output cannot be forced to a form here", type->text);
+                             "response_format %s is not supported yet: output cannot be forced to a form here",
+                             type->text);
     if (!json_is_str(type, "text"))
         return bad(e, "response_format.type", "response_format.type has to be text, json_object or json_schema");
     return 0;
@@ -323,7 +325,8 @@ int chat_request_read(struct chat_request *r, const struct chat_request_rules *r
     if (json_parse(text, len, 0, &r->arena, &body, &err) != 0)
         return api_error_set(e, API_ERROR_bad_request, NULL, "the body is no JSON: %s", err.text);
     if (body->kind != JSON_OBJECT)
-        return api_error_set(e, API_ERROR_bad_request, NULL, "the body has to be a JSON object, not %s", json_kind_name(body));
+        return api_error_set(e, API_ERROR_bad_request, NULL, "the body has to be a JSON object, not %s",
+                             json_kind_name(body));
     if ((rc = api_fields_read(body, fields, N_ELEM(fields), r, e)) || (rc = check_together(r, body, e)) ||
         (rc = render(r, body, e)))
         return rc;

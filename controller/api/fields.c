@@ -4,7 +4,8 @@
 
 static int bad_kind(const struct api_field *f, const char *want, const struct json *v, struct api_error *e)
 {
-    return api_error_set(e, API_ERROR_bad_request, f->name, "%s has to be %s, not %s", f->name, want, json_kind_name(v));
+    return api_error_set(e, API_ERROR_bad_request, f->name, "%s has to be %s, not %s", f->name, want,
+                         json_kind_name(v));
 }
 
 static int bad_range(const struct api_field *f, const struct json *v, struct api_error *e)
@@ -27,8 +28,8 @@ static int read_number(const struct api_field *f, const struct json *v, void *to
         return 0;
     }
     if (!json_to_i64(v, &i))
-        return api_error_set(e, API_ERROR_bad_request, f->name, "%s is %.40s, it has to be an integer of 64 bits", f->name,
-                             v->text);
+        return api_error_set(e, API_ERROR_bad_request, f->name, "%s is %.40s, it has to be an integer of 64 bits",
+                             f->name, v->text);
     *(int64_t *)to = i;
     return 0;
 }

@@ -55,8 +55,8 @@ int ctl_front_open(struct ctl *ctl, struct ctl_front **front, struct err *err)
     struct http_server_opts o = {
         .host = c->http_host,
         .port = c->http_port,
-        .limit = {l->http_conns_max, l->http_header_bytes_max, l->http_body_bytes_max, l->http_header_ms, l->http_body_ms,
-                  l->http_idle_ms, l->http_unsent_bytes_max},
+        .limit = {l->http_conns_max, l->http_header_bytes_max, l->http_body_bytes_max, l->http_header_ms,
+                  l->http_body_ms, l->http_idle_ms, l->http_unsent_bytes_max},
         .on_request = on_request,
         .on_refuse = on_refuse,
         .arg = f,

@@ -386,7 +386,8 @@ static void compose(struct api_run *run, struct buf *body)
         if (run->r.logprobs)
             answer_add_logprobs(run->front->rules.tok, &run->req->choice[i].out, (int)run->r.top_logprobs, 0,
                                 stream_text_n_tok(c->text), &logprobs[i]);
-        choice[i] = (struct answer_choice){&c->message, prefix[i], run->r.logprobs ? &logprobs[i] : NULL, c->finish_reason};
+        choice[i] = (struct answer_choice){&c->message, prefix[i], run->r.logprobs ? &logprobs[i] : NULL,
+                                           c->finish_reason};
     }
     answer_add(&names, choice, n, &u, body);
     for (int i = 0; i < n; i++)

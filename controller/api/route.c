@@ -104,7 +104,8 @@ void api__route(struct ctl_front *f, struct http_exchange *x)
         return;
     } else {
         http_add_header(x, "Allow", allow);
-        api_error_set(&e, API_ERROR_method, NULL, "method %s is not for %.200s, use %s", http_method(x), http_path(x), allow);
+        api_error_set(&e, API_ERROR_method, NULL, "method %s is not for %.200s, use %s", http_method(x), http_path(x),
+                      allow);
     }
     api__reply_error(x, &e);
 }

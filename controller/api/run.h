@@ -1,15 +1,17 @@
 /* controller/api/run.h - one generation as the front sees it: from the body of a POST to the last byte of its answer.
  * Owns:     the read request, the pipelines of its choices, what is not written yet; ctl_request while it listens.
- * Lifetime: api__post_chat .. the answer is complete, or the client is gone; a job on the thread pool keeps it until it is back.
- * Thread:   the loop; chat_request_read of a large body on the pool.
+ * Lifetime: api__post_chat .. the answer is complete or the client is gone; a pool job keeps it until it is back.
+ * Thread:   the loop; chat_request_read of a large body on the thread pool.
  * Limits:   limit.tok_pool_bytes, http_unsent_bytes_max, keepalive_ms.
  * Source:   spec/api.md 4.2, 4.3.
  *
  * When the head of the answer goes out:
- *   stream: 200 with the first event, or with the first keep-alive comment (keepalive_ms without output). A request that fails
- *           before gets its HTTP status; afterwards one error event, and no [DONE].
- *   whole:  with the answer. One that is accepted and not answered after 2 * keepalive_ms gets 200 and a blank line, and
- *           then a blank line every keepalive_ms; if it fails after that, the body is the error object under 200.
+ *
+ * A stream: 200 with the first event, or with the first keep-alive comment (keepalive_ms without output). A request
+ * that fails before that gets its HTTP status; afterwards one error event, and no [DONE].
+ *
+ * A whole answer: with the answer. One that is accepted and not answered after 2 * keepalive_ms gets 200 and a blank
+ * line, then a blank line every keepalive_ms; if it fails after that, the body is the error object under 200.
  */
 #ifndef CONTROLLER_API_RUN_H
 #define CONTROLLER_API_RUN_H

@@ -320,7 +320,7 @@ static void end_fields(struct http_reader *r, struct http_head *head)
     for (int i = 0; i < head->n_field; i++) {
         struct http_field *f = &head->field[i];
         *r->name_end[i] = 0;
-        if (!f->value) {
+        if (!f->value || r->value_end[i] == f->value) { /* an empty one may point at the next line's first byte */
             f->value = "";
             continue;
         }

@@ -39,8 +39,9 @@ enum http_scan {
     HTTP_SCAN_BAD   /* not HTTP: bare CR or LF, NUL, a folded line, a first byte that starts no method */
 };
 
-/* Look for the empty line that ends the head in data[*pos..n). *pos moves on, so that a head that comes byte by byte is
- * scanned once; the caller starts it at 0. Empty lines before the request line are allowed; *start is where the request line begins. */
+/* Look for the empty line that ends the head in data[*pos..n). *pos moves on, so that a head that comes byte by byte
+ * is scanned once; the caller starts it at 0. Empty lines before the request line are allowed; *start is where the
+ * request line begins. */
 enum http_scan http_head_scan(const char *data, size_t n, size_t *pos, size_t *start, size_t *end);
 
 struct http_reader *http_reader_new(void);

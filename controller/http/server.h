@@ -54,7 +54,8 @@ int64_t http_server_n_conn(const struct http_server *server);
 void http_server_stop_listening(struct http_server *server); /* graceful stop: no new connections */
 void http_server_flush(struct http_server *server);          /* in the turn: write what was gathered */
 bool http_server_is_flushed(const struct http_server *server); /* nothing unsent on any connection */
-/* Every pending exchange is told (on_gone). on_closed runs when all handles are closed; inside this call if none was open. */
+/* Every pending exchange is told (on_gone). on_closed runs when all handles are closed; inside this call if none was
+ * open. */
 void http_server_close(struct http_server **server, void (*on_closed)(void *arg), void *arg);
 
 /* ---- the request (views valid as long as the exchange) ---- */
@@ -78,8 +79,8 @@ void http_stream_end(struct http_exchange *x); /* x is invalid afterwards */
 void http_stream_abort(struct http_exchange *x); /* close the connection without a proper end; x is invalid */
 size_t http_unsent(const struct http_exchange *x); /* bytes queued or in the kernel's hands */
 
-/* The client went away (or was cut off, or the server closes) before the answer was complete: called once, x is invalid afterwards. Set
- * it before returning from on_request if the answer comes later. */
+/* The client went away (or was cut off, or the server closes) before the answer was complete: called once, x is
+ * invalid afterwards. Set it before returning from on_request if the answer comes later. */
 void http_on_gone(struct http_exchange *x, void (*on_gone)(void *arg), void *arg);
 
 #endif

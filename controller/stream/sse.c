@@ -59,7 +59,8 @@ void sse_role(const struct sse *s, struct buf *out, int choice)
     end(s, out, NULL, NULL);
 }
 
-void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char *text, size_t n, const struct buf *logprobs)
+void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char *text, size_t n,
+                   const struct buf *logprobs)
 {
     begin(s, out, choice);
     buf_add_str(out, "\"reasoning_content\":");
@@ -67,7 +68,8 @@ void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char 
     end(s, out, logprobs, NULL);
 }
 
-void sse_content(const struct sse *s, struct buf *out, int choice, const char *text, size_t n, const struct buf *logprobs)
+void sse_content(const struct sse *s, struct buf *out, int choice, const char *text, size_t n,
+                 const struct buf *logprobs)
 {
     begin(s, out, choice);
     buf_add_str(out, "\"content\":");

@@ -35,8 +35,10 @@ void sse_release(struct sse *s);
 void sse_role(const struct sse *s, struct buf *out, int choice);
 
 /* A piece of reasoning or content. */
-void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char *text, size_t n, const struct buf *logprobs);
-void sse_content(const struct sse *s, struct buf *out, int choice, const char *text, size_t n, const struct buf *logprobs);
+void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char *text, size_t n,
+                   const struct buf *logprobs);
+void sse_content(const struct sse *s, struct buf *out, int choice, const char *text, size_t n,
+                 const struct buf *logprobs);
 
 /* A tool call begins (id and name), and a piece of its arguments. */
 void sse_call(const struct sse *s, struct buf *out, int choice, int call, const char *id, const char *name, size_t n,

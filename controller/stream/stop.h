@@ -39,8 +39,8 @@ struct stop_search {
     struct buf held;
 };
 
-/* Feed n bytes; append to out what cannot be part of a match any more. True: a stop string is complete; what stands before
- * it is in out, the rest is dropped. An empty set lets everything pass. */
+/* Feed n bytes; append to out what cannot be part of a match any more. True: a stop string is complete; what stands
+ * before it is in out, the rest is dropped. An empty set lets everything pass. */
 bool stop_search_feed(struct stop_search *s, const struct stop_set *set, const char *text, size_t n, struct buf *out);
 
 /* No match can begin before here any more (another kind of text follows, or the end): append what is held. */

@@ -157,10 +157,12 @@ static void feed_one(struct stream_text *t, int32_t id)
     const char *bytes = tok_bytes(t->opts.tok, id, &n);
 
     if (!bytes || is_hidden(t, id)) {
-        if (!t->opts.ignore_eos)
+        if (!t->opts.ignore_eos) {
             t->end = STREAM_TEXT_SPECIAL;
-        else
-            t->n_tok++;
+            return;
+        }
+        t->n_tok++;
+        t->n_reasoning += t->reasoning;
         return;
     }
     t->n_tok++;

@@ -6,10 +6,10 @@
  * Limits:   held text: that of the parser and of the stop search; the caller bounds the number of tokens.
  * Source:   spec/tokenizer.md section 7, spec/chat.md section 7, spec/api.md 4.1 and 4.3.
  *
- * A pure function of the tokens: however they are cut into feeds, the joined events and all counts are the same, because tokens
- * go through one by one. Stop strings are searched in reasoning and in content, each for itself; markup and tool
- * arguments are not searched (so a stop string cannot cut a tool call in two, and the newlines in front of one
- * are no match).
+ * A pure function of the tokens: however they are cut into feeds, the joined events and all counts are the same,
+ * because tokens go through one by one. Stop strings are searched in reasoning and in content, each for itself;
+ * markup and tool arguments are not searched (so a stop string cannot cut a tool call in two, and the newlines in
+ * front of one are no match).
  */
 #ifndef CONTROLLER_STREAM_TEXT_H
 #define CONTROLLER_STREAM_TEXT_H
@@ -48,7 +48,8 @@ enum stream_text_end stream_text_feed(struct stream_text *t, const int32_t *id, 
 /* The generation is over (in whatever way): what is held goes out. */
 void stream_text_finish(struct stream_text *t);
 
-/* Tokens that count as output so far, the one being fed included: those behind the end do not, nor does a special id that ended it. */
+/* Tokens that count as output so far, the one being fed included: those behind the end do not, nor does a special id
+ * that ended it. */
 int64_t stream_text_n_tok(const struct stream_text *t);
 /* Of those, the tokens of the reasoning (without </think>). */
 int64_t stream_text_n_reasoning(const struct stream_text *t);

@@ -60,11 +60,6 @@ int wrk_kv_init(struct wrk_kv *kv, const struct kn_backend *backend, struct kn_c
     kv->layer = mem_array((size_t)kv->n_layer, sizeof *kv->layer);
     lay_out(kv, cfg, NULL, NULL);
     kv->table_bytes = (uint64_t)n_slot * (uint64_t)block_stride * sizeof *kv->block;
-    kv->slot_n_block = mem_array((size_t)n_slot, sizeof *kv->slot_n_block);
-    kv->free_slot = mem_array((size_t)n_slot, sizeof *kv->free_slot);
-    kv->free_block = mem_array((size_t)n_block, sizeof *kv->free_block);
-    kv->host_block = mem_array((size_t)n_slot * (size_t)block_stride, sizeof *kv->host_block);
-
     if ((rc = dev->alloc(ctx, kv->pool_bytes, &kv->pool_mem)) || (rc = dev->alloc(ctx, kv->state_bytes, &kv->state_mem)) ||
         (rc = dev->alloc(ctx, kv->table_bytes, &table))) {
         err_set(err, rc,
@@ -75,6 +70,10 @@ int wrk_kv_init(struct wrk_kv *kv, const struct kn_backend *backend, struct kn_c
         return rc;
     }
     kv->block = table;
+    kv->slot_n_block = mem_array((size_t)n_slot, sizeof *kv->slot_n_block);
+    kv->free_slot = mem_array((size_t)n_slot, sizeof *kv->free_slot);
+    kv->free_block = mem_array((size_t)n_block, sizeof *kv->free_block);
+    kv->host_block = mem_array((size_t)n_slot * (size_t)block_stride, sizeof *kv->host_block);
     lay_out(kv, cfg, kv->pool_mem, kv->state_mem);
     for (int32_t i = n_block - 1; i >= 0; i--)
         kv->free_block[kv->n_free_block++] = i;

@@ -1,4 +1,4 @@
-/* tests/unit/controller/api/rig.h - the front against a scripted back: real HTTP over loopback, the tiny tokenizer, no worker.
+/* tests/unit/controller/api/rig.h - the front against a scripted back: real HTTP, the tiny tokenizer, no worker.
  * Owns:     the loop thread, the fake struct ctl (rig.c implements controller/ctl_internal.h and the back's half of
  *           ledger/request.h by link-time substitution), the client sockets.
  * Lifetime: rig_open .. rig_close, which checks that the loop closes cleanly and no request is left.
@@ -40,7 +40,8 @@ void rig_drain(struct rig *rig);
 int64_t rig_n_dropped(struct rig *rig);   /* requests the front has dropped */
 int64_t rig_n_submitted(struct rig *rig);
 int64_t rig_n_finished(struct rig *rig);  /* choices the front has finished */
-struct ctl_request *rig_last(struct rig *rig); /* copy of the scalars of the last submitted request; no pointers inside are valid */
+struct ctl_request *
+rig_last(struct rig *rig); /* copy of the scalars of the last submitted request; no pointers inside are valid */
 const struct tok *rig_tok(void);
 
 /* ---- the client ---- */

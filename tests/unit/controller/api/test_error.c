@@ -1,5 +1,5 @@
-/* Proves: an error body always has its four keys, is valid JSON and UTF-8 whatever the text, and the table of spec/api.md
- * section 3 holds. How: each kind once; texts with quotes, control characters and a cut character. */
+/* Proves: an error body always has its four keys, is valid JSON and UTF-8 whatever the text, and the table of
+ * spec/api.md section 3 holds. How: each kind once; texts with quotes, control characters and a cut character. */
 #include "controller/api/error.h"
 #include "common/base/check.h"
 #include "common/text/json.h"
@@ -43,13 +43,15 @@ static void test_kinds(void **state)
         struct arena arena = {0};
         struct buf b = {0};
         struct api_error e;
-        assert_int_equal(api_error_set(&e, rows[i].kind, i % 2 ? "a.b[2]" : NULL, "no \"good\" %d\n\x01 \xE2\x82", 5), ERR_ARG);
+        assert_int_equal(api_error_set(&e, rows[i].kind, i % 2 ? "a.b[2]" : NULL, "no \"good\" %d\n\x01 \xE2\x82", 5),
+                         ERR_ARG);
         assert_int_equal(api_error_status(&e), rows[i].status);
         assert_int_equal(api_error_retry_s(&e) > 0, rows[i].status == 429 || rows[i].status == 503);
         api_error_add(&e, &b);
         const struct json *j = parse(&b, &arena);
         assert_true(json_is_str(json_get(j, "type"), rows[i].type));
-        assert_true(rows[i].code ? json_is_str(json_get(j, "code"), rows[i].code) : json_is(json_get(j, "code"), JSON_NULL));
+        assert_true(rows[i].code ? json_is_str(json_get(j, "code"), rows[i].code)
+                                 : json_is(json_get(j, "code"), JSON_NULL));
         assert_true(i % 2 ? json_is_str(json_get(j, "param"), "a.b[2]") : json_is(json_get(j, "param"), JSON_NULL));
         assert_int_equal(strncmp(json_get(j, "message")->text, "no \"good\" 5?", 12), 0);
         buf_clear(&b);

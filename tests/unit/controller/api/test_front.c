@@ -1,5 +1,6 @@
-/* Proves: routes with and without /v1, 404, 405 with Allow, HEAD, CORS, request ids on every answer, errors of the HTTP server
- * in OpenAI form, models, health, live, status, draining. How: real HTTP against the front on a scripted back. */
+/* Proves: routes with and without /v1, 404, 405 with Allow, HEAD, CORS, request ids on every answer, errors of the
+ * HTTP server in OpenAI form, models, health, live, status, draining. How: real HTTP against the front on a scripted
+ * back. */
 #include "common/base/check.h"
 #include "tests/unit/controller/api/rig.h"
 #include "tests/unit/test.h"
@@ -14,7 +15,8 @@ struct row {
 };
 
 static const struct row rows[] = {
-    {"GET", "/v1/models", NULL, NULL, 200, "{\"object\":\"list\",\"data\":[{\"id\":\"org/tiny\",\"object\":\"model\"", NULL},
+    {"GET", "/v1/models", NULL, NULL, 200, "{\"object\":\"list\",\"data\":[{\"id\":\"org/tiny\",\"object\":\"model\"",
+     NULL},
     {"GET", "/models?beta=true", NULL, NULL, 200, "\"max_model_len\":4096", "application/json"},
     {"GET", "/v1/models/org/tiny", NULL, NULL, 200, "{\"id\":\"org/tiny\"", NULL},
     {"GET", "/models/org%2Ftiny", NULL, NULL, 200, "\"owned_by\":\"baton\"", NULL},
@@ -31,13 +33,15 @@ static const struct row rows[] = {
     {"GET", "/v1/chat/completions", NULL, NULL, 405, "use POST", "Allow: POST, OPTIONS"},
     {"DELETE", "/health", NULL, NULL, 405, "error", "Allow: GET, HEAD, OPTIONS"},
     {"OPTIONS", "/v1/chat/completions",
-     "Origin: http://a\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,x-a\r\n", NULL, 204,
-     NULL, "Access-Control-Allow-Headers: authorization,x-a"},
+     "Origin: http://a\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: "
+     "authorization,x-a\r\n",
+     NULL, 204, NULL, "Access-Control-Allow-Headers: authorization,x-a"},
     {"OPTIONS", "/nothing", NULL, NULL, 404, "error", NULL},
     {"GET", "/live", "Origin: http://a\r\n", NULL, 200, NULL, "Access-Control-Allow-Origin: *"},
     {"POST", "/v1/chat/completions", NULL, "{", 400, "\"code\":null", NULL},
     {"POST", "/v1/chat/completions", NULL, "{\"stream\":true}", 400, "\"param\":\"model\"", NULL},
-    {"GET", "/live", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", NULL, 400, "{\"error\":{\"message\":", "close"},
+    {"GET", "/live", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", NULL, 400,
+     "{\"error\":{\"message\":", "close"},
     {"POST", "/v1/chat/completions", "Content-Length: 99999999\r\n", NULL, 413, "\"code\":null}}", "close"},
 };
 
@@ -105,7 +109,8 @@ static void test_health(void **state)
     rig_ask(rig, "GET", "/live", NULL, &a);
     assert_int_equal(a.status, 200);
     answer_release(&a);
-    rig_ask(rig, "POST", "/v1/chat/completions", "{\"model\":\"org/tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", &a);
+    rig_ask(rig, "POST", "/v1/chat/completions",
+            "{\"model\":\"org/tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", &a);
     assert_int_equal(a.status, 503);
     assert_non_null(strstr(a.body.data, "\"code\":\"server_is_overloaded\""));
     assert_non_null(strstr(a.head.data, "Retry-After: "));
@@ -115,6 +120,7 @@ static void test_health(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_head), cmocka_unit_test(test_health)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_head),
+                                       cmocka_unit_test(test_health)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

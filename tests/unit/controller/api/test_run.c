@@ -1,6 +1,7 @@
-/* Proves: spec/api.md 4.2 and 4.3 - a stream joined is the whole answer byte for byte, chunk rules, n choices, stop strings,
- * tool calls, logprobs, usage, keep-alive, redispatch, every way of failing before and after the answer has begun, a client that leaves or
- * does not read. How: real HTTP against the front on a scripted back whose token batches are random. */
+/* Proves: spec/api.md 4.2 and 4.3 - a stream joined is the whole answer byte for byte, chunk rules, n choices, stop
+ * strings, tool calls, logprobs, usage, keep-alive, redispatch, every way of failing before and after the answer has
+ * begun, a client that leaves or does not read. How: real HTTP against the front on a scripted back whose token
+ * batches are random. */
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "tests/unit/controller/api/rig.h"
@@ -12,14 +13,16 @@
 #include <unistd.h>
 
 #define D "\xEF\xBD\x9C" "DSML" "\xEF\xBD\x9C"
-#define CALL(name, value)                                                                          \
-    "<" D "invoke name=\"" name "\">\n<" D "parameter name=\"x\" string=\"true\">" value "</" D "parameter>\n</" D "invoke>\n"
+#define CALL(name, value)                                                                                          \
+    "<" D "invoke name=\"" name "\">\n<" D "parameter name=\"x\" string=\"true\">" value "</" D "parameter>\n</" D \
+    "invoke>\n"
 #define CALLS(inside) "\n\n<" D "tool_calls>\n" inside "</" D "tool_calls>"
 
 #define MODEL  "\"model\":\"org/tiny\""
 #define HI     "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
-#define TOOLS                                                                                      \
-    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\",\"properties\":{\"x\":" \
+#define TOOLS                                                                                             \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"," \
+    "\"properties\":{\"x\":"                                                                              \
     "{\"type\":\"string\"}}}}},{\"type\":\"function\",\"function\":{\"name\":\"g\"}}]"
 #define NO_THINK "\"thinking\":{\"type\":\"disabled\"}"
 
@@ -71,8 +74,8 @@ static void join_choice(struct joined *j, const struct json *c)
     add_str(&j->reasoning, json_get(d, "reasoning_content"));
     add_str(&j->content, json_get(d, "content"));
     if (json_get(call, "id")) {
-        buf_addf(&j->calls, "%s[%s:%s:%s:", j->calls.len ? "]" : "", json_get(call, "index")->text, json_get(call, "id")->text,
-                 json_get(f, "name")->text);
+        buf_addf(&j->calls, "%s[%s:%s:%s:", j->calls.len ? "]" : "", json_get(call, "index")->text,
+                 json_get(call, "id")->text, json_get(f, "name")->text);
         assert_true(json_is_str(json_get(call, "type"), "function"));
     }
     add_str(&j->calls, json_get(f, "arguments"));
@@ -83,8 +86,10 @@ static void join_choice(struct joined *j, const struct json *c)
     }
 }
 
-/* Check the rules of 4.3 on the way. Returns the text of the usage, "" if there was none. `error`: out, the error event. */
-static void join(const struct answer *a, struct joined *j, int n_choice, bool include_usage, struct buf *usage, struct buf *error)
+/* Check the rules of 4.3 on the way. Returns the text of the usage, "" if there was none. `error`: out, the error
+ * event. */
+static void join(const struct answer *a, struct joined *j, int n_choice, bool include_usage, struct buf *usage,
+                 struct buf *error)
 {
     struct arena arena = {0};
     struct err err = {0};
@@ -153,7 +158,8 @@ static void split(const struct json *root, struct joined *j, int n_choice)
         int n = 0;
         for (const struct json *k = calls ? calls->child : NULL; k; k = k->next, n++) {
             buf_addf(&j[i].calls, "%s[%d:%s:%s:%s", n ? "]" : "", n, json_get(k, "id")->text,
-                     json_get(json_get(k, "function"), "name")->text, json_get(json_get(k, "function"), "arguments")->text);
+                     json_get(json_get(k, "function"), "name")->text,
+                     json_get(json_get(k, "function"), "arguments")->text);
         }
         add_array(&j[i].logprobs, json_get(json_get(c, "logprobs"), "content"));
     }
@@ -188,30 +194,76 @@ static const struct row rows[] = {
     {{"thought</think>answer"}, 1, "\"n\":1", CTL_END_stop, "thought", "answer", "", "stop"},
     {{"thought</think>answer"}, 1, "\"max_tokens\":2", CTL_END_stop, NULL, NULL, "", "length"},
     {{"answer"}, 1, NO_THINK, CTL_END_stop, "", "answer", "", "stop"},
-    {{"one two", "other words caf\xC3\xA9 \xF0\x9F\x98\x80"}, 2, NO_THINK ",\"n\":2", CTL_END_stop, "", "one two", "", "stop"},
+    {{"one two", "other words caf\xC3\xA9 \xF0\x9F\x98\x80"},
+     2,
+     NO_THINK ",\"n\":2",
+     CTL_END_stop,
+     "",
+     "one two",
+     "",
+     "stop"},
     {{"one two", "three"}, 5, NO_THINK ",\"n\":5,\"logprobs\":true", CTL_END_length, "", "one two", "", "length"},
     {{"Hello, world! Goodbye."}, 1, NO_THINK ",\"stop\":\"world\"", CTL_END_stop, "", "Hello, ", "", "stop"},
-    {{"Hello, world! Goodbye."}, 1, NO_THINK ",\"stop\":[\"xyz\",\"o, wor\",\"d! G\"]", CTL_END_stop, "", "Hell", "", "stop"},
-    {{"Hello, world! Goodbye."}, 1, NO_THINK ",\"stop\":[\"bye.!\"]", CTL_END_stop, "", "Hello, world! Goodbye.", "", "stop"},
+    {{"Hello, world! Goodbye."},
+     1,
+     NO_THINK ",\"stop\":[\"xyz\",\"o, wor\",\"d! G\"]",
+     CTL_END_stop,
+     "",
+     "Hell",
+     "",
+     "stop"},
+    {{"Hello, world! Goodbye."},
+     1,
+     NO_THINK ",\"stop\":[\"bye.!\"]",
+     CTL_END_stop,
+     "",
+     "Hello, world! Goodbye.",
+     "",
+     "stop"},
     {{"a <b </think x < y"}, 1, NO_THINK, CTL_END_stop, "", "a <b </think x < y", "", "stop"},
-    {{"so</think>" CALLS(CALL("f", "1 < 2 \"q\"\\") CALL("g", "z"))}, 1, TOOLS, CTL_END_stop, "so", "",
-     "[0:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_0:f:{\"x\": \"1 < 2 \\\"q\\\"\\\\\"}][1:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_1:g:{\"x\": \"z\"}",
+    {{"so</think>" CALLS(CALL("f", "1 < 2 \"q\"\\") CALL("g", "z"))},
+     1,
+     TOOLS,
+     CTL_END_stop,
+     "so",
+     "",
+     "[0:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_0:f:{\"x\": \"1 < 2 "
+     "\\\"q\\\"\\\\\"}][1:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_1:g:{\"x\": \"z\"}",
      "tool_calls"},
-    {{"say" CALLS(CALL("f", "a") CALL("g", "z"))}, 1, NO_THINK ",\"parallel_tool_calls\":false," TOOLS, CTL_END_stop, "", "say",
-     "[0:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_0:f:{\"x\": \"a\"}", "tool_calls"},
-    {{"say" CALLS(CALL("f", "a"))}, 1, NO_THINK ",\"stop\":[\"\\n\",\"a\\\"\",\"DSML\"]," TOOLS, CTL_END_stop, "", "say",
-     "[0:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_0:f:{\"x\": \"a\"}", "tool_calls"},
+    {{"say" CALLS(CALL("f", "a") CALL("g", "z"))},
+     1,
+     NO_THINK ",\"parallel_tool_calls\":false," TOOLS,
+     CTL_END_stop,
+     "",
+     "say",
+     "[0:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_0:f:{\"x\": \"a\"}",
+     "tool_calls"},
+    {{"say" CALLS(CALL("f", "a"))},
+     1,
+     NO_THINK ",\"stop\":[\"\\n\",\"a\\\"\",\"DSML\"]," TOOLS,
+     CTL_END_stop,
+     "",
+     "say",
+     "[0:call_xxxxxxxxxxxxxxxxxxxxxxxx_0_0:f:{\"x\": \"a\"}",
+     "tool_calls"},
     {{"say" CALLS(CALL("f", "a"))}, 1, NO_THINK ",\"max_tokens\":9," TOOLS, CTL_END_stop, NULL, NULL, NULL, "length"},
     {{"quote" CALLS(CALL("f", "a"))}, 1, NO_THINK, CTL_END_stop, "", "quote" CALLS(CALL("f", "a")), "", "stop"},
     {{""}, 1, NO_THINK, CTL_END_stop, "", "", "", "stop"},
     {{"partial"}, 1, NO_THINK, CTL_END_canceled, "", "partial", "", "insufficient_system_resource"},
-    {{"lp \xF0\x9F\x98\x80 <x"}, 1, NO_THINK ",\"logprobs\":true,\"top_logprobs\":3", CTL_END_stop, "",
-     "lp \xF0\x9F\x98\x80 <x", "", "stop"},
+    {{"lp \xF0\x9F\x98\x80 <x"},
+     1,
+     NO_THINK ",\"logprobs\":true,\"top_logprobs\":3",
+     CTL_END_stop,
+     "",
+     "lp \xF0\x9F\x98\x80 <x",
+     "",
+     "stop"},
 };
 
 static void check_row(struct rig *rig, const struct row *row, int batch)
 {
-    struct script s = {.text = {row->text[0], row->text[1]}, .n_text = row->text[1] ? 2 : 1, .batch = batch, .end = row->end};
+    struct script s = {
+        .text = {row->text[0], row->text[1]}, .n_text = row->text[1] ? 2 : 1, .batch = batch, .end = row->end};
     struct joined w[5] = {0}, j[5] = {0};
     struct buf body = {0}, usage_a = {0}, usage_b = {0};
     struct arena arena = {0};
@@ -289,7 +341,8 @@ static int count(const char *text, const char *what)
 static void test_joining(void **state)
 {
     struct rig *rig = rig_open(NULL);
-    struct script s = {.text = {"many words in one turn make one event"}, .n_text = 1, .batch = 1000, .end = CTL_END_stop};
+    struct script s = {
+        .text = {"many words in one turn make one event"}, .n_text = 1, .batch = 1000, .end = CTL_END_stop};
     struct answer a;
     (void)state;
     rig_script(rig, &s);
@@ -312,14 +365,20 @@ static void test_form(void **state)
     ask(rig, "\"logprobs\":true,\"top_logprobs\":2,\"service_tier\":\"flex\"", &a);
     assert_int_equal(a.status, 200);
     assert_true(strncmp(a.body.data, "{\"id\":\"chatcmpl-", 16) == 0);
-    const char *const parts[] = {
-        "\"object\":\"chat.completion\",\"created\":", "\"model\":\"org/tiny\"", "\"system_fingerprint\":\"fp_123456789a\"",
-        "\"service_tier\":\"flex\"", "\"choices\":[{\"index\":0,\"message\":{\"role\": \"assistant\", \"content\": \"b\"",
-        "\"reasoning_content\": \"a\"", "{\"token\":\"a\",\"logprob\":0,\"bytes\":[97],\"top_logprobs\":[{\"token\":\"a\"",
-        "{\"token\":\"</think>\",\"logprob\":-0.5,", "\"finish_reason\":\"stop\"}]", "\"completion_tokens\":3,",
-        "\"prompt_tokens_details\":{\"cached_tokens\":3}", "\"completion_tokens_details\":{\"reasoning_tokens\":1}",
-        "\"prompt_cache_hit_tokens\":3,\"prompt_cache_miss_tokens\":",
-        "\"baton\":{\"exact\":true,\"redispatched\":1,\"recomputed_tokens\":2}}}"};
+    const char *const parts[] = {"\"object\":\"chat.completion\",\"created\":",
+                                 "\"model\":\"org/tiny\"",
+                                 "\"system_fingerprint\":\"fp_123456789a\"",
+                                 "\"service_tier\":\"flex\"",
+                                 "\"choices\":[{\"index\":0,\"message\":{\"role\": \"assistant\", \"content\": \"b\"",
+                                 "\"reasoning_content\": \"a\"",
+                                 "{\"token\":\"a\",\"logprob\":0,\"bytes\":[97],\"top_logprobs\":[{\"token\":\"a\"",
+                                 "{\"token\":\"</think>\",\"logprob\":-0.5,",
+                                 "\"finish_reason\":\"stop\"}]",
+                                 "\"completion_tokens\":3,",
+                                 "\"prompt_tokens_details\":{\"cached_tokens\":3}",
+                                 "\"completion_tokens_details\":{\"reasoning_tokens\":1}",
+                                 "\"prompt_cache_hit_tokens\":3,\"prompt_cache_miss_tokens\":",
+                                 "\"baton\":{\"exact\":true,\"redispatched\":1,\"recomputed_tokens\":2}}}"};
     for (size_t i = 0; i < N_ELEM(parts); i++)
         if (!strstr(a.body.data, parts[i]))
             fail_msg("%s is missing in %s", parts[i], a.body.data);
@@ -381,7 +440,8 @@ static void test_failures(void **state)
             ask(rig, stream ? "\"n\":2,\"stream\":true" : "\"n\":2", &a);
             if (a.status != f->status || !strstr(a.body.data, f->code))
                 fail_msg("failure %zu: %d %s", i, a.status, a.body.data);
-            assert_int_equal(answer_header(&a, "Retry-After", value, sizeof value) != NULL, a.status == 429 || a.status == 503);
+            assert_int_equal(answer_header(&a, "Retry-After", value, sizeof value) != NULL,
+                             a.status == 429 || a.status == 503);
             assert_int_equal(answer_header(&a, "x-should-retry", value, sizeof value) != NULL,
                              f->script.end == CTL_END_quarantined);
             answer_release(&a);
@@ -508,7 +568,8 @@ static void test_keepalive(void **state)
 static void test_redispatch(void **state)
 {
     struct rig *rig = rig_open(NULL);
-    struct script s = {.text = {"one two three four"}, .n_text = 1, .batch = 1, .end = CTL_END_stop, .redispatch_at = 2};
+    struct script s = {
+        .text = {"one two three four"}, .n_text = 1, .batch = 1, .end = CTL_END_stop, .redispatch_at = 2};
     struct joined j = {0};
     struct buf usage = {0};
     struct answer a;
@@ -557,7 +618,8 @@ static void test_gone(void **state)
     close(fd);
     wait_dropped(rig, 2);
     /* one that does not read: cut off at http_unsent_bytes_max */
-    s = (struct script){.text = {"some words that go on and on "}, .n_text = 1, .end = CTL_END_none, .batch = 2000, .repeat = 200000};
+    s = (struct script){
+        .text = {"some words that go on and on "}, .n_text = 1, .end = CTL_END_none, .batch = 2000, .repeat = 200000};
     rig_script(rig, &s);
     rig_set_context(rig, 1 << 24);
     fd = rig_dial(rig);

@@ -1,5 +1,6 @@
-/* Proves: the head scanner finds the end at every cut and refuses what smuggling needs; the reader refuses unclear lengths and
- * decodes chunked bodies for every split, and nothing else. How: rows of bytes, each fed whole and byte by byte. */
+/* Proves: the head scanner finds the end at every cut and refuses what smuggling needs; the reader refuses unclear
+ * lengths and decodes chunked bodies for every split, and nothing else. How: rows of bytes, each fed whole and byte
+ * by byte. */
 #include "controller/http/parser.h"
 #include "common/base/check.h"
 #include "common/mem/mem.h"
@@ -167,6 +168,7 @@ static void test_fields(void **state)
     assert_int_equal(h.n_field, 6);
     assert_string_equal(h.field[0].name, "HOST");
     assert_string_equal(h.field[1].value, "");
+    assert_string_equal(h.field[2].name, "X-Y"); /* the line behind an empty value is whole */
     assert_string_equal(h.field[2].value, "two words");
     assert_false(h.keep_alive);
     assert_true(h.expect_continue);

@@ -1,5 +1,5 @@
-/* Proves: every chunk is one event of one line of valid JSON with the keys of spec/api.md 4.3, texts come back byte for byte,
- * `usage` is there as asked. How: each writer once, parsed again. */
+/* Proves: every chunk is one event of one line of valid JSON with the keys of spec/api.md 4.3, texts come back byte
+ * for byte, `usage` is there as asked. How: each writer once, parsed again. */
 #include "controller/stream/sse.h"
 #include "common/base/check.h"
 #include "common/text/json.h"

@@ -1,5 +1,5 @@
-/* Proves: the search gives out everything but what may still be a stop string, finds the match that ends first (the longest
- * there), and does so for every way of cutting. How: rows, each at every split and byte by byte; random texts
+/* Proves: the search gives out everything but what may still be a stop string, finds the match that ends first (the
+ * longest there), and does so for every way of cutting. How: rows, each at every split and byte by byte; random texts
  * over a small alphabet against a search that looks at the whole text. */
 #include "controller/stream/stop.h"
 #include "common/base/check.h"

@@ -1,6 +1,7 @@
-/* Proves: events and counts do not depend on how tokens are cut into feeds; each event is whole UTF-8; stop strings across
- * token borders; hidden ids; tool calls do not leak markup; usage counts. How: rows of texts through the tiny
- * tokenizer, and thousands of random token sequences (markup, broken UTF-8, hidden ids among them), each fed at once and in random batches. */
+/* Proves: events and counts do not depend on how tokens are cut into feeds; each event is whole UTF-8; stop strings
+ * across token borders; hidden ids; tool calls do not leak markup; usage counts. How: rows of texts through the tiny
+ * tokenizer, and thousands of random token sequences (markup, broken UTF-8, hidden ids among them), each fed at once
+ * and in random batches. */
 #include "controller/stream/text.h"
 #include "common/base/check.h"
 #include "common/mem/arena.h"
@@ -201,9 +202,21 @@ static void add_piece(struct tok_ids *ids, const char *text)
 /* The property: same events and counts for every way of cutting, whatever the tokens are. */
 static void test_random(void **state)
 {
-    static const char *const pieces[] = {"<" D "tool_calls>", "<" D "invoke name=\"f\">", "</" D "invoke>", "</think>",
-                                         "<think>", "\n\n", "</" D "tool_calls>", "STOP", "ST", "{\"a\": 1}",
-                                         "<" D "parameter name=\"x\" string=\"true\">", "</" D "parameter>", "é", "😀", CALL,
+    static const char *const pieces[] = {"<" D "tool_calls>",
+                                         "<" D "invoke name=\"f\">",
+                                         "</" D "invoke>",
+                                         "</think>",
+                                         "<think>",
+                                         "\n\n",
+                                         "</" D "tool_calls>",
+                                         "STOP",
+                                         "ST",
+                                         "{\"a\": 1}",
+                                         "<" D "parameter name=\"x\" string=\"true\">",
+                                         "</" D "parameter>",
+                                         "é",
+                                         "😀",
+                                         CALL,
                                          "<" D "tool_calls><" D "invoke name=\"g\">"};
     struct stop_set stops = {0};
     struct tok_ids ids = {0};
@@ -219,7 +232,9 @@ static void test_random(void **state)
         ids.n = 0;
         for (int i = 0, n = rand() % 40; i < n; i++) {
             if (rand() % 3)
-                tok_ids_add(&ids, rand() % 60 ? 3 + rand() % 4028 : rand() % 2 ? rand() % 3 : rand() % tok_n_vocab(tok));
+                tok_ids_add(&ids, rand() % 60  ? 3 + rand() % 4028
+                                  : rand() % 2 ? rand() % 3
+                                               : rand() % tok_n_vocab(tok));
             else
                 add_piece(&ids, pieces[(size_t)rand() % N_ELEM(pieces)]);
         }

@@ -50,26 +50,6 @@ static void test_options(void **state)
     refused(o, ERR_MISSING, "/nonexistent");
 }
 
-static void test_memory_that_is_not_there(void **state)
-{
-    struct eng_opts o = good;
-
-    (void)state;
-    o.kv_tokens = (int64_t)1 << 37; /* 1 G blocks: hundreds of GiB of cache */
-    o.context_max = 0;
-    struct golden g;
-    struct eng *eng = NULL;
-    struct err err = {0};
-    golden_open(&g, "tiny");
-    o.model_dir = g.dir;
-    int rc = eng_open(&o, &eng, &err);
-    if (rc == 0) /* a machine that overcommits */
-        eng_close(&eng);
-    else
-        assert_int_equal(rc, ERR_MEM);
-    golden_close(&g);
-}
-
 static void test_limits(void **state)
 {
     struct golden g;
@@ -138,7 +118,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_options),
-        cmocka_unit_test(test_memory_that_is_not_there),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_step_without_logits),
     };

@@ -1,5 +1,5 @@
 /* Proves the cache storage: the layers' parts do not overlap and are as large as the plan says, slots and blocks are
- * handed out once and come back, a reservation takes all it needs or nothing. */
+ * handed out once and come back, a reservation takes all it needs or nothing, and no memory is an error without a leak. */
 #include "tests/unit/test.h"
 
 #include "worker/kv/kv.h"
@@ -105,8 +105,54 @@ static void test_slots_and_blocks(void **state)
     wrk_kv_release(&kv);
 }
 
+/* The reference device, whose allocation number fail_at fails. */
+static int n_alloc, fail_at, n_held;
+
+static int alloc_or_fail(struct kn_ctx *ctx, size_t bytes, void **p)
+{
+    if (n_alloc++ == fail_at)
+        return ERR_MEM;
+    n_held++;
+    return kn_backend_find("ref")->device->alloc(ctx, bytes, p);
+}
+
+static void release_counted(struct kn_ctx *ctx, void *p)
+{
+    n_held -= p != NULL;
+    kn_backend_find("ref")->device->release(ctx, p);
+}
+
+static void test_no_memory(void **state)
+{
+    struct mdl_config c = config();
+    struct kn_device device = *kn_backend_find("ref")->device;
+    struct kn_backend backend = *kn_backend_find("ref");
+    struct kn_ctx ctx = {.n_ranks = 1};
+    struct wrk_kv kv;
+
+    (void)state;
+    device.alloc = alloc_or_fail;
+    device.release = release_counted;
+    backend.device = &device;
+    for (fail_at = 0; fail_at < 4; fail_at++) {
+        struct err err = {0};
+        n_alloc = n_held = 0;
+        int rc = wrk_kv_init(&kv, &backend, &ctx, &c, 2, 4, 2, &err);
+        if (rc == 0)
+            break;
+        assert_int_equal(rc, ERR_MEM);
+        assert_non_null(strstr(err.text, "KV cache"));
+        assert_int_equal(n_held, 0);
+        wrk_kv_release(&kv);
+    }
+    assert_int_equal(fail_at, 3);
+    wrk_kv_release(&kv);
+    assert_int_equal(n_held, 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layout), cmocka_unit_test(test_slots_and_blocks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layout), cmocka_unit_test(test_slots_and_blocks),
+                                       cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
