@@ -76,8 +76,9 @@ static int unknown(int argc, char **argv)
     }
     known[N_ELEM(commands)] = argv[0][0] == '-' ? "--help" : "help";
     const char *near = flags_nearest(argv[0], known, N_ELEM(known));
-    fprintf(stderr, "baton: unknown %s '%s'%s%s%s; `baton --help` lists them\n", argv[0][0] == '-' ? "flag" : "command",
-            argv[0], near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    fprintf(stderr, "baton: unknown %s '%s'%s%s%s; `baton --help` lists them\n",
+            argv[0][0] == '-' ? "flag" : "command", argv[0], near ? "; did you mean " : "", near ? near : "",
+            near ? "?" : "");
     return CLI_USAGE;
 }
 

@@ -43,7 +43,8 @@ CLI_CMD_LIST(X)
 /* The whole program: what main does. */
 int cli_run(int argc, char **argv);
 
-/* flags_parse for the subcommand `name`. Returns -1 to go on, else the exit status (help shown, or the error said). */
+/* flags_parse for the subcommand `name`. Returns -1 to go on, else the exit status (help shown, or the error said).
+ */
 int cli_flags(const char *name, struct flags *f, int argc, char **argv);
 
 /* Print "baton NAME: text" to stderr. Returns CLI_FAILED. */

@@ -1,8 +1,8 @@
 /* controller/cli/jsonl.h - the --jsonl form of a command: one JSON object a line in, one a line out.
  * Thread:   main.
  * Limits:   CLI_LINE_MAX bytes a line.
- * A line that is no JSON object, or that the command refuses, gives {"error": "..."} and the next line is read: n lines
- * in are n lines out. Empty lines are skipped.
+ * A line that is no JSON object, or that the command refuses, gives {"error": "..."} and the next line is read: n
+ * lines in are n lines out. Empty lines are skipped.
  */
 #ifndef CONTROLLER_CLI_JSONL_H
 #define CONTROLLER_CLI_JSONL_H

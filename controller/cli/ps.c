@@ -24,8 +24,8 @@ static void add_workers(struct buf *out, const struct json *workers)
         buf_add_str(out, "no workers\n");
         return;
     }
-    buf_addf(out, "%-16s %8s %6s %-9s %8s %8s %8s %9s %9s\n", "WORKER", "PID", "EPOCH", "STATE", "ASSIGNED", "RUNNING",
-             "WAITING", "KV FREE", "KV BLOCKS");
+    buf_addf(out, "%-16s %8s %6s %-9s %8s %8s %8s %9s %9s\n", "WORKER", "PID", "EPOCH", "STATE", "ASSIGNED",
+             "RUNNING", "WAITING", "KV FREE", "KV BLOCKS");
     for (const struct json *w = workers->child; w; w = w->next)
         buf_addf(out, "%-16s %8s %6s %-9s %8s %8s %8s %9s %9s\n", cell(w, "name"), cell(w, "pid"), cell(w, "epoch"),
                  cell(w, "state"), cell(w, "assigned"), cell(w, "running"), cell(w, "waiting"),

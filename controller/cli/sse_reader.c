@@ -39,7 +39,8 @@ static int end_line(struct sse_reader *s, const struct sse_reader_events *events
     return 0;
 }
 
-int sse_reader_feed(struct sse_reader *s, const char *bytes, size_t n, const struct sse_reader_events *events, void *arg)
+int sse_reader_feed(struct sse_reader *s, const char *bytes, size_t n, const struct sse_reader_events *events,
+                    void *arg)
 {
     for (size_t i = 0; i < n; i++) {
         char c = bytes[i];

@@ -19,7 +19,8 @@ enum { SSE_READER_EVENT_MAX = 16 << 20 };
 /* Return 0, or an error that ends the stream. Views are valid during the call. */
 struct sse_reader_events {
     int (*on_data)(void *arg, const char *data, size_t n);     /* one event that had data */
-    int (*on_comment)(void *arg, const char *text, size_t n);  /* a line that begins with ':', without it and a blank */
+    int (*on_comment)(void *arg, const char *text,
+                      size_t n); /* a line that begins with ':', without it and a blank */
 };
 
 struct sse_reader {
@@ -28,7 +29,8 @@ struct sse_reader {
 };
 
 /* Feed n bytes. 0, ERR_LIMIT, or what a callback returned (then feed no more). */
-int sse_reader_feed(struct sse_reader *s, const char *bytes, size_t n, const struct sse_reader_events *events, void *arg);
+int sse_reader_feed(struct sse_reader *s, const char *bytes, size_t n, const struct sse_reader_events *events,
+                    void *arg);
 
 void sse_reader_release(struct sse_reader *s);
 

@@ -1,6 +1,6 @@
 /* controller/cli/talk.c - `baton chat`: a conversation in the terminal.
- * One line is one question. The answer streams in; Ctrl-C ends the answer, not the program. Works with a pipe as stdin
- * too: a line a question, answers on stdout, nothing else there.
+ * One line is one question. The answer streams in; Ctrl-C ends the answer, not the program. Works with a pipe as
+ * stdin too: a line a question, answers on stdout, nothing else there.
  */
 #include "common/base/check.h"
 #include "common/text/json.h"

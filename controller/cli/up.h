@@ -5,10 +5,11 @@
  * Limits:   UP_WORKERS_MAX workers; UP_START_MS for the controller to come up; UP_STOP_MS for a graceful stop, then
  *           SIGKILL; restarts wait CHILD_BACKOFF_MS..CHILD_BACKOFF_MS_MAX (child.h).
  *
- * stdout gets exactly one line, "ready http://HOST:PORT", when the controller answers and a worker is ready. All else,
- * the children's lines included ("[w0] ..."), goes to stderr. A controller that dies is started again on its ports. A
- * worker that dies is started again, unless its status says that another start would end the same way (usage, broken
- * checkpoint, refused by the controller): then its reason is shown, and when no worker is left `up` ends with 1.
+ * stdout gets exactly one line, "ready http://HOST:PORT", when the controller answers and a worker is ready. All
+ * else, the children's lines included ("[w0] ..."), goes to stderr. A controller that dies is started again on its
+ * ports. A worker that dies is started again, unless its status says that another start would end the same way
+ * (usage, broken checkpoint, refused by the controller): then its reason is shown, and when no worker is left `up`
+ * ends with 1.
  */
 #ifndef CONTROLLER_CLI_UP_H
 #define CONTROLLER_CLI_UP_H
@@ -44,8 +45,8 @@ struct up_config {
 
 bool up_is_final(int exit_status);
 
-/* Run until SIGINT, SIGTERM or SIGHUP (returns 0 after a graceful stop) or until nothing is left to run (1). Errors are
- * printed to stderr. */
+/* Run until SIGINT, SIGTERM or SIGHUP (returns 0 after a graceful stop) or until nothing is left to run (1). Errors
+ * are printed to stderr. */
 int up_run(const struct up_config *config);
 
 #endif

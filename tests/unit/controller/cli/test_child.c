@@ -1,7 +1,7 @@
-/* Proves: a child's lines arrive whole, also what it wrote last and without a newline; exit status and signal are told
- * once; a missing program is an error, not an end; a child can be started again; a grandchild that keeps the pipes open
- * does not hold up the end; back-off doubles to its limit and begins anew after a healthy life.
- * How: /bin/sh on a real loop, which must close clean. */
+/* Proves: a child's lines arrive whole, also what it wrote last and without a newline; exit status and signal are
+ * told once; a missing program is an error, not an end; a child can be started again; a grandchild that keeps the
+ * pipes open does not hold up the end; back-off doubles to its limit and begins anew after a healthy life. How:
+ * /bin/sh on a real loop, which must close clean. */
 #include "controller/cli/child.h"
 #include "common/mem/buf.h"
 #include "tests/unit/test.h"

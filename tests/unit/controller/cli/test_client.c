@@ -1,6 +1,6 @@
-/* Proves: a body is gathered or handed on as it comes; the message of an error body is in the error; nothing listening,
- * silence, a broken answer and a cancel each give their code. How: a server of one thread that answers each connection
- * with bytes written down here. */
+/* Proves: a body is gathered or handed on as it comes; the message of an error body is in the error; nothing
+ * listening, silence, a broken answer and a cancel each give their code. How: a server of one thread that answers
+ * each connection with bytes written down here. */
 #include "controller/cli/client.h"
 #include "tests/unit/test.h"
 
@@ -122,7 +122,8 @@ static void test_error_body(void **state)
     struct server s;
 
     (void)state;
-    server_start(&s, "HTTP/1.1 404 Not Found\r\nContent-Length: 41\r\n\r\n{\"error\": {\"message\": \"no such thing\"}}  ");
+    server_start(
+        &s, "HTTP/1.1 404 Not Found\r\nContent-Length: 41\r\n\r\n{\"error\": {\"message\": \"no such thing\"}}  ");
     call.base = s.url;
     assert_int_equal(client_run(&call, &err), 0);
     assert_int_equal(call.status, 404);

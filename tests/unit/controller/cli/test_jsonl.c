@@ -53,8 +53,9 @@ static void test_lines(void **state)
     char out[2048];
 
     (void)state;
-    assert_string_equal(printed("{\"text\": \"a\\nb\"}\n\n  \r\n{\"bytes_b64\": \"Zv9v\"}\n{\"text\": \"\"}", out, sizeof out),
-                        "{\"got\": \"a\\nb\"}\n{\"got\": \"f\xef\xbf\xbdo\"}\n{\"got\": \"\"}\n");
+    assert_string_equal(
+        printed("{\"text\": \"a\\nb\"}\n\n  \r\n{\"bytes_b64\": \"Zv9v\"}\n{\"text\": \"\"}", out, sizeof out),
+        "{\"got\": \"a\\nb\"}\n{\"got\": \"f\xef\xbf\xbdo\"}\n{\"got\": \"\"}\n");
     printed("{\"text\": \n[1]\n{\"x\": 1}\n{\"bytes_b64\": \"?\"}\n{\"text\": \"z\"}\n", out, sizeof out);
     char *line = strtok(out, "\n");
     for (int i = 0; i < 4; i++) {

@@ -1,5 +1,5 @@
-/* Proves: events and comments come out the same for every way of cutting the bytes and for LF, CR and CRLF; a callback's
- * error ends the stream; an endless event meets the limit. */
+/* Proves: events and comments come out the same for every way of cutting the bytes and for LF, CR and CRLF; a
+ * callback's error ends the stream; an endless event meets the limit. */
 #include "controller/cli/sse_reader.h"
 #include "tests/unit/test.h"
 

@@ -1,5 +1,5 @@
-/* Proves: the supervisor's list of final exit statuses is the worker's own (the two sides of the tree do not include each
- * other), and what a device failure or a crash gives is not on it. */
+/* Proves: the supervisor's list of final exit statuses is the worker's own (the two sides of the tree do not include
+ * each other), and what a device failure or a crash gives is not on it. */
 #include "controller/cli/up.h"
 #include "tests/unit/test.h"
 #include "worker/exit.h"
