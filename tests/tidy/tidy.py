@@ -217,7 +217,8 @@ def limits(tree):
     for name, value in rows.items():
         m = re.search(rf"\b{name}\s*=\s*([^,}}/]+)", headers)
         if not m or m.group(1).strip() != value:
-            yield "docs/LIMITS.md", 1, f"`{name}` is {m.group(1).strip() if m else 'nowhere'} in the source, not {value}"
+            found = m.group(1).strip() if m else "nowhere"
+            yield "docs/LIMITS.md", 1, f"`{name}` is {found} in the source, not {value}"
 
 
 @check

@@ -143,7 +143,7 @@ static void test_health(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_foreign_origins), cmocka_unit_test(test_head),
-                                       cmocka_unit_test(test_health)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_foreign_origins),
+                                       cmocka_unit_test(test_head), cmocka_unit_test(test_health)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
