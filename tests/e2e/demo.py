@@ -2,8 +2,8 @@
 """`./run demo`: 32 streams over two workers, one of which is killed with SIGKILL in the middle.
 
 The same 32 requests run twice: first undisturbed, as the reference; then with the kill. At the end a table says how
-many streams came through whole and whether their tokens (ids, text bytes, logprobs) equal the undisturbed run. Exit 1
-if not.
+many streams came through whole and whether their tokens (text, bytes, logprobs) equal the undisturbed run. Exit 1 if
+not.
 """
 import os
 import signal
@@ -68,9 +68,9 @@ class Run:
             time.sleep(0.05)
             on_tick()
             seconds = time.monotonic() - self.began
-            self.progress.show(f"{self.name}: {self.n_tokens():5}/{STREAMS * TOKENS} tokens, "
-                               f"{self.n_done():2}/{STREAMS} "
-                               f"streams done, {self.n_tokens() / seconds:5.0f} tokens/s, {workers(self.up)}")
+            n = self.n_tokens()
+            self.progress.show(f"{self.name}: {n:5}/{STREAMS * TOKENS} tokens, {self.n_done():2}/{STREAMS} streams "
+                               f"done, {n / seconds:5.0f} tokens/s, {workers(self.up)}")
         self.took = time.monotonic() - self.began
         self.progress.say(f"{self.name}: {self.n_tokens()} tokens in {self.took:.1f} s")
         return self

@@ -216,8 +216,8 @@ def limits(tree):
     headers = "\n".join(tree.read(p) for p in tree.product(".h"))
     for name, value in rows.items():
         m = re.search(rf"\b{name}\s*=\s*([^,}}/]+)", headers)
-        if not m or m.group(1).strip() != value:
-            found = m.group(1).strip() if m else "nowhere"
+        found = m.group(1).strip() if m else "nowhere"
+        if found != value:
             yield "docs/LIMITS.md", 1, f"`{name}` is {found} in the source, not {value}"
 
 
