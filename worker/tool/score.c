@@ -11,7 +11,7 @@
 
 struct score {
     const char *model, *tokens, *out, *backend;
-    int64_t n_ranks, chunk, decode_from; /* chunk 0: largest; decode_from -1: never */
+    int64_t n_ranks, n_threads, chunk, decode_from; /* chunk 0: largest; decode_from -1: never */
 };
 
 static int64_t min64(int64_t a, int64_t b)
@@ -71,6 +71,7 @@ static int score(const struct score *s, struct err *err)
         .model_dir = s->model,
         .backend = s->backend,
         .n_ranks = (int)s->n_ranks,
+        .n_threads = (int)s->n_threads,
         .n_seq_max = 1,
         .step_tok_max = (int)step_max,
         .context_max = n_tok,
@@ -99,6 +100,8 @@ int wrk_tool_score(int argc, char **argv)
         {.name = "out", .kind = FLAG_STR, .to = &s.out, .value = "F.safetensors", .help = "where the logits go", .required = true},
         {.name = "backend", .kind = FLAG_STR, .to = &s.backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
         {.name = "ranks", .kind = FLAG_I64, .to = &s.n_ranks, .value = "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {.name = "threads", .kind = FLAG_I64, .to = &s.n_threads, .value = "N",
+         .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
         {.name = "chunk", .kind = FLAG_I64, .to = &s.chunk, .value = "N", .help = "tokens of a prefill step (default: all)",
          .min = 1, .max = ENG_STEP_TOK_MAX},
         {.name = "decode-from", .kind = FLAG_I64, .to = &s.decode_from, .value = "P",
