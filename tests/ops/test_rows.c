@@ -4,6 +4,7 @@
 
 #include "common/mem/mem.h"
 #include "tests/ops/compare.h"
+#include "tests/ops/guard.h"
 #include "tests/ops/op.h"
 #include "tests/ops/rig.h"
 
