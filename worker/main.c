@@ -29,7 +29,8 @@ enum { DRAIN_MS = 30000, STOP_MS = 2000, STEP_TOK = 256, SEQS = 8 };
     X("score", wrk_tool_score)                                                                     \
     X("layer", wrk_tool_layer)                                                                     \
     X("generate", wrk_tool_generate)                                                               \
-    X("info", wrk_tool_info)
+    X("info", wrk_tool_info)                                                                       \
+    X("bench", wrk_tool_bench)
 
 static const struct {
     const char *name;
