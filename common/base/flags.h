@@ -46,7 +46,8 @@ struct flags {
 
 enum { FLAGS_HELP = 1 };
 
-/* Parse argv[1..argc). 0; FLAGS_HELP when --help or -h was given (help is printed to stdout: exit 0); ERR_ARG with text. */
+/* Parse argv[1..argc). 0; FLAGS_HELP when --help or -h was given (help is printed to stdout: exit 0); ERR_ARG with
+ * text. */
 int flags_parse(struct flags *f, int argc, char **argv, struct err *err);
 
 void flags_print_help(const struct flags *f);

@@ -5,9 +5,9 @@
  * Limits:   max_per_turn receives before the loop goes round again.
  *
  * ZMQ_FD is edge-triggered and a send can swallow the edge (docs/STYLE.md, finding 2). So the state of the socket is
- * asked twice a turn: uvzmq_arm() right before the loop sleeps, and in a check handle after it woke; if there is something to
- * read, an idle handle keeps the loop from sleeping. The loop has exactly one prepare handle and it is not ours: its
- * owner calls uvzmq_arm() last, after all sends of the turn.
+ * asked twice a turn: uvzmq_arm() right before the loop sleeps, and in a check handle after it woke; if there is
+ * something to read, an idle handle keeps the loop from sleeping. The loop has exactly one prepare handle and it is
+ * not ours: its owner calls uvzmq_arm() last, after all sends of the turn.
  */
 #ifndef COMMON_DS_UVZMQ_H
 #define COMMON_DS_UVZMQ_H

@@ -33,8 +33,8 @@ struct tok_span {
 };
 
 /* Read DIR/tokenizer.json (or tokenizer.json.gz is NOT read: unpack first). Everything is checked; an error
- * names the file and the reason. Returns 0 and *tok (yours), ERR_MISSING, ERR_IO, ERR_LIMIT, ERR_FORMAT, ERR_UNSUPPORTED (a
- * pipeline that is not V4's). */
+ * names the file and the reason. Returns 0 and *tok (yours), ERR_MISSING, ERR_IO, ERR_LIMIT, ERR_FORMAT,
+ * ERR_UNSUPPORTED (a pipeline that is not V4's). */
 int tok_open(const char *dir, struct tok **tok, struct err *err);
 void tok_close(struct tok **tok);
 

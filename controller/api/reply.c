@@ -4,6 +4,8 @@
 #include "common/base/check.h"
 
 #include <stdio.h>
+#include <string.h>
+#include <strings.h>
 
 void api__make_id(char hex[25])
 {
@@ -19,12 +21,30 @@ void api__make_id(char hex[25])
     hex[24] = 0;
 }
 
+/* A page in a browser may read our answers only if it comes from this machine: there are no keys, and anything else
+ * would let every web site that a user opens talk to the server on his loopback address. */
+static bool is_local_origin(const char *origin)
+{
+    static const char *const local[] = {"http://localhost", "https://localhost", "http://127.0.0.1",
+                                        "https://127.0.0.1", "http://[::1]",     "https://[::1]"};
+
+    for (size_t i = 0; i < N_ELEM(local); i++) {
+        size_t n = strlen(local[i]);
+        if (strncasecmp(origin, local[i], n) == 0 && (origin[n] == 0 || origin[n] == ':'))
+            return true;
+    }
+    return false;
+}
+
 void api__add_common(struct http_exchange *x, const char *request_id)
 {
+    const char *origin = http_header(x, "Origin");
+
     http_add_header(x, "x-request-id", request_id);
     http_add_header(x, "request-id", request_id);
-    if (http_header(x, "Origin")) {
-        http_add_header(x, "Access-Control-Allow-Origin", "*");
+    if (origin && is_local_origin(origin)) {
+        http_add_header(x, "Access-Control-Allow-Origin", origin);
+        http_add_header(x, "Vary", "Origin");
         http_add_header(x, "Access-Control-Expose-Headers", "x-request-id, request-id, retry-after");
     }
 }

@@ -302,8 +302,13 @@ static void submit(struct api_run *run)
     }
     if (check_context(run, &max_output) != 0)
         return;
-    if (max_output == 0) {
-        if (run->state != API_RUN_waiting)
+    if (max_output == 0) { /* a queue like the back's, with the same limit */
+        if (run->state == API_RUN_waiting)
+            return;
+        if (f->n_waiting >= ctl_config_of(f->ctl)->limit.queue_max)
+            api__run_fail(run, API_ERROR_queue_full, "no worker has joined yet and %lld requests wait already",
+                          (long long)f->n_waiting);
+        else
             run_move(run, API_RUN_waiting);
         return;
     }

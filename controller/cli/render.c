@@ -94,7 +94,8 @@ int cli_render_main(int argc, char **argv)
     bool jsonl = false;
     const struct flag flag[] = {
         {"model", FLAG_STR, &model, "DIR", .help = "directory with tokenizer.json", .required = true},
-        {"profile", FLAG_STR, &profile, "NAME", .help = "generation of the encoder: auto (default: by config.json), preview or 0731"},
+        {"profile", FLAG_STR, &profile, "NAME",
+         .help = "generation of the encoder: auto (default: by config.json), preview or 0731"},
         {"jsonl", FLAG_BOOL, &jsonl, NULL,
          .help = "one {\"level\", \"request\", ...} a line in, {\"prompt\", \"tokens\"} out"},
     };

@@ -123,7 +123,8 @@ struct ctl_request {
     int32_t n_stop_id;
     int32_t stop_id[MSG_STOP_IDS_MAX];
     int32_t priority;
-    int64_t deadline_ms;     /* loop time (uv_now) at which it must have ended; 0: the configured default is set by submit */
+    int64_t
+        deadline_ms; /* loop time (uv_now) at which it must have ended; 0: the configured default is set by submit */
     int n_choice;
     struct ctl_choice *choice; /* [n_choice] */
     const struct ctl_request_events *events;
@@ -137,9 +138,9 @@ struct ctl_request {
 /* A request with n_choice choices, everything else zero or neutral (penalties off). The front fills the fields. */
 struct ctl_request *ctl_request_new(int n_choice);
 
-/* Give it to the back. On success *req_p is the BACK's (the caller keeps its plain pointer for listening, until it calls
- * ctl_request_drop). ERR_LIMIT: the queue is full (429); ERR_STATE: draining (503); ERR_ARG: longer than any worker's
- * context. On error the request is still the caller's (ctl_request_destroy). */
+/* Give it to the back. On success *req_p is the BACK's (the caller keeps its plain pointer for listening, until it
+ * calls ctl_request_drop). ERR_LIMIT: the queue is full (429); ERR_STATE: draining (503); ERR_ARG: longer than any
+ * worker's context. On error the request is still the caller's (ctl_request_destroy). */
 int ctl_request_submit(struct ctl *ctl, struct ctl_request **req_p, struct err *err);
 
 /* Never submitted: free it. */
@@ -163,7 +164,8 @@ void ctl_choice_move(struct ctl_choice *c, enum ctl_choice_state to);
 enum ledger_verdict ledger_commit(struct ctl_choice *c, uint32_t attempt, int64_t first, int32_t n,
                                   const struct msg_token *token, int32_t n_vocab);
 
-/* May the worker's end of `attempt` with n_output tokens in all be believed? LEDGER_committed if so. Changes nothing. */
+/* May the worker's end of `attempt` with n_output tokens in all be believed? LEDGER_committed if so. Changes nothing.
+ */
 enum ledger_verdict ledger_check_end(const struct ctl_choice *c, uint32_t attempt, int64_t n_output);
 
 const char *ledger_verdict_name(enum ledger_verdict verdict);

@@ -1,7 +1,8 @@
 /* controller/prompt/profile.h - which generation of the chat encoder a checkpoint needs.
  * Thread:   any; reads one small file.
  * Limits:   CHAT_CONFIG_FILE_MAX bytes of config.json.
- * Source:   spec/chat.md section 6 (the generations), spec/model.md sections 1 and 9 (dspark_* only in the 0731 release).
+ * Source:   spec/chat.md section 6 (the generations), spec/model.md sections 1 and 9 (dspark_* only in the 0731
+ * release).
  */
 #ifndef CONTROLLER_PROMPT_PROFILE_H
 #define CONTROLLER_PROMPT_PROFILE_H

@@ -203,10 +203,9 @@ struct kn_linear_args {
     void *y;
 };
 
-/* wo_a: n_group linears side by side; group g reads x[:, g*k .. +k) with rows g*n_out/n_group .. of w (spec section 5.5).
- *   x      bf16 [n, n_group*w.n_in]
- *   w      [n_out, k]             FP8 is applied dequantized: x is not quantized
- *   y      [n, n_out] out         both forms; n_out a multiple of KN_ACT_GROUP if y.q is wanted */
+/* wo_a: n_group linears side by side; group g reads x[:, g*k .. +k) with rows g*n_out/n_group .. of w (spec
+ * section 5.5). x      bf16 [n, n_group*w.n_in] w      [n_out, k]             FP8 is applied dequantized: x is not
+ * quantized y      [n, n_out] out         both forms; n_out a multiple of KN_ACT_GROUP if y.q is wanted */
 struct kn_linear_group_args {
     int32_t n, n_group;
     const uint16_t *x;

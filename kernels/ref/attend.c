@@ -58,7 +58,8 @@ static bool list_get(const struct list *l, int i, double *x)
     int32_t e = i - a->window, per_page = KN_BLOCK_TOK / a->ratio;
     if (a->choice)
         e = a->choice[l->row * a->top_k + e];
-    kn_kv_get(a->pool + kn__entry_page(a->batch, l->slot, a->ratio, e, a->page_bytes), a->kv, per_page, e % per_page, x);
+    kn_kv_get(a->pool + kn__entry_page(a->batch, l->slot, a->ratio, e, a->page_bytes), a->kv, per_page, e % per_page,
+              x);
     return true;
 }
 

@@ -54,8 +54,8 @@ void kn__gemm_load(struct kn__gemm *g, const struct kn_act *act, enum kn_dtype d
     }
 }
 
-/* Rows o.. of w, KN__COLS of them, decoded side by side into wt [n_in, KN__COLS]. Rows past the last are read as the last:
- * their sums are dropped. One function per dtype, so that the inner loop has no branch. */
+/* Rows o.. of w, KN__COLS of them, decoded side by side into wt [n_in, KN__COLS]. Rows past the last are read as the
+ * last: their sums are dropped. One function per dtype, so that the inner loop has no branch. */
 static void decode_fp8(const struct kn_mat *w, const size_t row[KN__COLS], double *wt)
 {
     int n = w->n_in;
@@ -67,7 +67,8 @@ static void decode_fp8(const struct kn_mat *w, const size_t row[KN__COLS], doubl
             scale[j] = kn_e8m0_f32(w->scale[row[j] / 128 * (size_t)((n + 127) / 128) + (size_t)(i0 / 128)]);
         for (int i = i0; i < end; i++)
             for (int j = 0; j < KN__COLS; j++)
-                wt[i * KN__COLS + j] = kn_e4m3_f32[((const uint8_t *)w->data)[row[j] * (size_t)n + (size_t)i]] * scale[j];
+                wt[i * KN__COLS + j] = kn_e4m3_f32[((const uint8_t *)w->data)[row[j] * (size_t)n + (size_t)i]] *
+                                       scale[j];
     }
 }
 
@@ -148,7 +149,8 @@ void kn__gemm_run(struct kn__gemm *g, const struct kn_mat *w, int o0, int n_out,
             const double *x = g->x + (size_t)r * (size_t)w->n_in;
             dot_cols(x, x + (two ? w->n_in : 0), g->w, w->n_in, acc);
             for (int j = 0; j < n_col * (1 + two); j++)
-                g->y[(size_t)(r + j / n_col) * (size_t)n_out + (size_t)(o + j % n_col)] = (float)acc[j / n_col][j % n_col];
+                g->y[(size_t)(r + j / n_col) * (size_t)n_out + (size_t)(o + j % n_col)] = (float)
+                    acc[j / n_col][j % n_col];
         }
     }
 }

@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-/* C of one row: softmax over k with eps, then Sinkhorn (spec section 4.2). c is [hc, hc], the sums run in rising index. */
+/* C of one row: softmax over k with eps, then Sinkhorn (spec section 4.2). c is [hc, hc], the sums run in rising
+ * index. */
 static void sinkhorn(float *c, int hc, int iters, float eps)
 {
     for (int j = 0; j < hc; j++) {

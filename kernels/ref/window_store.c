@@ -3,7 +3,8 @@
 #include <string.h>
 
 /* Copy entry i of a page of n to entry j of a page of m: three planes. */
-static void copy_entry(struct kn_kv_shape kv, const uint8_t *from, int64_t n, int64_t i, uint8_t *to, int64_t m, int64_t j)
+static void copy_entry(struct kn_kv_shape kv, const uint8_t *from, int64_t n, int64_t i, uint8_t *to, int64_t m,
+                       int64_t j)
 {
     size_t nope = (size_t)(kv.dim - kv.rope), rope = 2 * (size_t)kv.rope, scale = kn_kv_scale_stride(kv);
 

@@ -29,7 +29,8 @@ void golden_close(struct golden *g);
 const struct mdl_tensor *golden_get(const struct golden *g, enum mdl_dtype dtype, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The same, or NULL if there is none of this name. */
-const struct mdl_tensor *golden_find(const struct golden *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+const struct mdl_tensor *golden_find(const struct golden *g, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Elements of one row (all dimensions but the first). */
 int64_t golden_row(const struct mdl_tensor *t);

@@ -9,7 +9,8 @@ import shutil
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-CASES = {"tiny": ("tiny", 1), "flashlike": ("flashlike", 2), "fp8experts": ("tiny-fp8experts", 3), "mtp": ("tiny-mtp", 4)}
+CASES = {"tiny": ("tiny", 1), "flashlike": ("flashlike", 2),
+         "fp8experts": ("tiny-fp8experts", 3), "mtp": ("tiny-mtp", 4)}
 
 
 def wrong(out, case):

@@ -1,5 +1,5 @@
-/* Check B: every layer of every case. How: rows 0..7 of a layer's golden output depend only on rows 0..7 of the output of
- * the layer before (layer 0: the embedding, once per stream); they are fed as an 8-token prefill. */
+/* Check B: every layer of every case. How: rows 0..7 of a layer's golden output depend only on rows 0..7 of the
+ * output of the layer before (layer 0: the embedding, once per stream); they are fed as an 8-token prefill. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"

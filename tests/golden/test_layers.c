@@ -1,6 +1,6 @@
-/* Check A: one layer alone, every named intermediate, against the published forward pass; and its sharper form, stage by
- * stage. How: `tiny` layers 1 (window), 2 (CSA), 3 (HCA) get the golden input of all 700 rows on an empty cache; the
- * other cases get rows 0..7 of layers 0, 1, 2 (real head geometry, FP8 experts). Tolerances are those of
+/* Check A: one layer alone, every named intermediate, against the published forward pass; and its sharper form, stage
+ * by stage. How: `tiny` layers 1 (window), 2 (CSA), 3 (HCA) get the golden input of all 700 rows on an empty cache;
+ * the other cases get rows 0..7 of layers 0, 1, 2 (real head geometry, FP8 experts). Tolerances are those of
  * tests/golden/README.md; `ref`, which rounds where the published code does, is held to tighter ones. */
 #include "tests/unit/test.h"
 
@@ -118,8 +118,8 @@ static void check_bounds(const struct golden *g, const char *backend, int layer,
         print_message("%s %s layer %d %-16s rel %.1e of %.1e, equal %.4f\n", g->name, backend, layer, bounds[i].name,
                       c.rel, tol, (double)c.n_equal / (double)c.n);
         if (!compare_rel_ok(&c, tol))
-            fail_msg("%s layer %d %s: rel %g > %g, %zu mask faults, worst at %zu", g->name, layer, bounds[i].name, c.rel,
-                     tol, c.n_mask, c.worst);
+            fail_msg("%s layer %d %s: rel %g > %g, %zu mask faults, worst at %zu", g->name, layer, bounds[i].name,
+                     c.rel, tol, c.n_mask, c.worst);
         n_checked++;
     }
     assert_true(n_checked >= 15);
@@ -133,8 +133,8 @@ static int by_value(const void *a, const void *b)
     return (x < y) - (x > y); /* falling */
 }
 
-/* Must the choice of this row be exact? Yes where the boundary is clear (gap over 1e-3 of the deviation of the scores), and
- * where the best and the first left out are tied at 0. score [n] is changed. */
+/* Must the choice of this row be exact? Yes where the boundary is clear (gap over 1e-3 of the deviation of the
+ * scores), and where the best and the first left out are tied at 0. score [n] is changed. */
 static bool must_be_exact(float *score, int n, int top_k)
 {
     double sum = 0, sum2 = 0;
@@ -218,8 +218,8 @@ static void check_router(const struct golden *g, int layer, const struct seen *s
         if (d >= 0 && !(d <= most))
             most = d;
     }
-    print_message("%s layer %d router: %d of %d rows with other experts, weights within %.1e\n", g->name, layer, n_other,
-                  n_row, most);
+    print_message("%s layer %d router: %d of %d rows with other experts, weights within %.1e\n", g->name, layer,
+                  n_other, n_row, most);
     assert_true(n_other <= n_row / 100);
     assert_true(most <= weight_tol);
 }
@@ -325,8 +325,8 @@ static void one_stage(const struct golden *g, struct eng *eng, int layer)
     if (eng_attn_output_alone(eng, layer, o->data, n, y, &err))
         fail_msg("%s", err.text);
     struct compare a = compare_bf16(y, out->data, out->n_bytes / 2);
-    print_message("%s layer %d from golden inputs: ffn.out %.1e, ffn.shared %.1e, attn.out %.1e\n", g->name, layer, c.rel,
-                  s.rel, a.rel);
+    print_message("%s layer %d from golden inputs: ffn.out %.1e, ffn.shared %.1e, attn.out %.1e\n", g->name, layer,
+                  c.rel, s.rel, a.rel);
     assert_true(compare_rel_ok(&c, 3e-3));
     assert_true(compare_rel_ok(&s, 3e-3));
     assert_true(compare_rel_ok(&a, 3e-3));

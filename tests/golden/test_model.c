@@ -1,6 +1,7 @@
-/* Check C: the whole model, statistically (FP8 rounding makes correct programs differ by percents; tests/golden/README.md
- * has the measured noise). How: prefill of the prompt, then 48 one-token steps fed with the golden tokens; the
- * distribution of the logit differences, the agreement of the argmax, and its certainty where the margin is large. */
+/* Check C: the whole model, statistically (FP8 rounding makes correct programs differ by percents;
+ * tests/golden/README.md has the measured noise). How: prefill of the prompt, then 48 one-token steps fed with the
+ * golden tokens; the distribution of the logit differences, the agreement of the argmax, and its certainty where the
+ * margin is large. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -96,8 +97,8 @@ static void verdict(const char *what, struct measure *m, const struct noise *noi
         median = m->rel[m->n_rel / 2];
         p90 = m->rel[m->n_rel * 9 / 10];
     }
-    print_message("%s %s: mean %.3f rel %.4f / %.4f (%d rows), argmax %.3f of %d rows\n", noise->name, what, mean, median,
-                  p90, m->n_rel, agree, m->n_row);
+    print_message("%s %s: mean %.3f rel %.4f / %.4f (%d rows), argmax %.3f of %d rows\n", noise->name, what, mean,
+                  median, p90, m->n_rel, agree, m->n_row);
     assert_true(mean <= factor * noise->mean_abs);
     assert_true(median <= factor * noise->median);
     assert_true(p90 <= factor * noise->p90);
@@ -111,7 +112,8 @@ static void measure_prefill(const struct golden *g, const float *logits, int n_v
 
     if (all) {
         for (int r = 0; r < g->n_prompt; r++)
-            add_full(m, logits + (size_t)r * (size_t)n_vocab, (const float *)all->data + (size_t)r * (size_t)n_vocab, n_vocab);
+            add_full(m, logits + (size_t)r * (size_t)n_vocab, (const float *)all->data + (size_t)r * (size_t)n_vocab,
+                     n_vocab);
         return;
     }
     const struct mdl_tensor *id = golden_get(g, MDL_I32, "prefill.top_ids");

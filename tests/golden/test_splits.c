@@ -20,7 +20,8 @@ enum { SEQS = 3 };
 
 static void check(const struct run *r, const char *how, int arg, int from, int n)
 {
-    size_t row = (size_t)r->n_vocab * sizeof(float), at = compare_bits(r->got, r->want + (size_t)from * (size_t)r->n_vocab, (size_t)n * row);
+    size_t row = (size_t)r->n_vocab * sizeof(float),
+           at = compare_bits(r->got, r->want + (size_t)from * (size_t)r->n_vocab, (size_t)n * row);
     if (at < (size_t)n * row)
         fail_msg("%s %s %d: row %zu differs from the prefill in one go", r->g.name, how, arg, (size_t)from + at / row);
 }
@@ -78,9 +79,9 @@ static void prefill_then_decode(struct run *r, int n_prefill)
     eng_seq_close(r->eng, &seq);
 }
 
-/* Three sequences in one plan, out of step: A is the prompt in chunks of 37, then single tokens; B is the prompt from its
- * middle on in chunks that grow; C is A again, 5 tokens behind, in chunks of 13. B is other text: its rows are checked
- * by A and C being right beside it. */
+/* Three sequences in one plan, out of step: A is the prompt in chunks of 37, then single tokens; B is the prompt from
+ * its middle on in chunks that grow; C is A again, 5 tokens behind, in chunks of 13. B is other text: its rows are
+ * checked by A and C being right beside it. */
 static void beside_others(struct run *r)
 {
     struct eng_seq *seq[SEQS] = {0};
@@ -93,7 +94,8 @@ static void beside_others(struct run *r)
         assert_int_equal(eng_seq_open(r->eng, &seq[i], &err), 0);
     for (int step = 0; at[0] < r->n || at[1] < r->n || at[2] < r->n; step++) {
         int want[SEQS] = {at[0] < r->n / 2 ? 37 : 1, 1 + step % 50, step == 0 ? 0 : 13};
-        float *to[SEQS] = {r->got + (size_t)at[0] * row, got_b + (size_t)(at[1] - first[1]) * row, got_c + (size_t)at[2] * row};
+        float *to[SEQS] = {r->got + (size_t)at[0] * row, got_b + (size_t)(at[1] - first[1]) * row,
+                           got_c + (size_t)at[2] * row};
         struct eng_item item[SEQS];
         int n_item = 0;
         for (int k = 0; k < SEQS; k++) {

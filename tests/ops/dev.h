@@ -3,8 +3,8 @@
  * Thread:   the test's.
  * Limits:   DEV_PARTS_MAX allocations.
  *
- * Outputs are filled with 0xff (NaN in f32, BF16, E4M3 and E8M0; -1 in i32), so that what an op forgot to write fails any
- * comparison. Bands behind and in front of every allocation are checked by dev_out and dev_close.
+ * Outputs are filled with 0xff (NaN in f32, BF16, E4M3 and E8M0; -1 in i32), so that what an op forgot to write fails
+ * any comparison. Bands behind and in front of every allocation are checked by dev_out and dev_close.
  */
 #ifndef TESTS_OPS_DEV_H
 #define TESTS_OPS_DEV_H

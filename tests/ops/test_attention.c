@@ -1,6 +1,6 @@
-/* Proves q_norm_rope, attend and index_topk. attend: against a plain softmax over all entries in f64 (it differs by the
- * BF16 rounding of the weights only), at the edges of the window, of the ring against the step's own rows, with and without
- * a choice. index_topk: against sorting, with ties, negative weights and few visible entries. */
+/* Proves q_norm_rope, attend and index_topk. attend: against a plain softmax over all entries in f64 (it differs by
+ * the BF16 rounding of the weights only), at the edges of the window, of the ring against the step's own rows, with
+ * and without a choice. index_topk: against sorting, with ties, negative weights and few visible entries. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -13,9 +13,19 @@
 
 enum { H = 2, DIM = 128, ROPE = 64, WINDOW = 8, TOP_K = 3, BLOCKS = 3, CONTEXT = BLOCKS * 128 };
 
-static const struct kn_limits limits = {.n_tok = 64, .n_in = 256, .n_out = 256, .n_head = H, .dim = DIM, .window = WINDOW,
-                                        .top_k = TOP_K, .index_dim = 64, .index_n_head = 3, .context = CONTEXT,
-                                        .n_expert = 1, .inter = 128, .d = 128};
+static const struct kn_limits limits = {.n_tok = 64,
+                                        .n_in = 256,
+                                        .n_out = 256,
+                                        .n_head = H,
+                                        .dim = DIM,
+                                        .window = WINDOW,
+                                        .top_k = TOP_K,
+                                        .index_dim = 64,
+                                        .index_n_head = 3,
+                                        .context = CONTEXT,
+                                        .n_expert = 1,
+                                        .inter = 128,
+                                        .d = 128};
 static const struct kn_kv_shape shape = {DIM, ROPE};
 
 /* One sequence in slot 1 of 2 whose KV blocks are 2, 0, 1; rows at pos0.. */
@@ -44,8 +54,13 @@ static uint8_t *random_page(struct dev *d, struct rng *r, int n)
     for (int i = 0; i < n * ROPE; i += 2)
         cs[i] = 1;
     rng_bf16(r, x, (size_t)n * DIM, 1);
-    struct kn_kv_norm_rope_args a = {n, shape, 1e-6f, dev_in(d, x, (size_t)n * DIM * 2), dev_in(d, weight, sizeof weight),
-                                     dev_in(d, cs, (size_t)n * ROPE * 4), dev_new(d, kn_kv_page_bytes(shape, n))};
+    struct kn_kv_norm_rope_args a = {n,
+                                     shape,
+                                     1e-6f,
+                                     dev_in(d, x, (size_t)n * DIM * 2),
+                                     dev_in(d, weight, sizeof weight),
+                                     dev_in(d, cs, (size_t)n * ROPE * 4),
+                                     dev_new(d, kn_kv_page_bytes(shape, n))};
     assert_int_equal(d->ops->kv_norm_rope(&d->ctx, &a), 0);
     mem_free(x);
     mem_free(cs);
@@ -74,7 +89,8 @@ static int list_of(const struct seen *s, int p, int ratio, const int32_t *choice
         for (int k = 0; choice && k < TOP_K; k++)
             is_chosen |= choice[k] == i;
         if (is_chosen)
-            kn_kv_get(s->pool + (size_t)block[i * ratio / 128] * s->page_bytes, shape, 128 / ratio, i % (128 / ratio), x[n++]);
+            kn_kv_get(s->pool + (size_t)block[i * ratio / 128] * s->page_bytes, shape, 128 / ratio, i % (128 / ratio),
+                      x[n++]);
     }
     return n;
 }
@@ -134,11 +150,22 @@ static void check_attend(const struct kn_backend *backend, int pos0, int n, int 
         mem_free(host);
     }
     struct kn_attend_args a = {
-        .batch = &b, .n_head = H, .window = WINDOW, .ratio = ratio, .top_k = TOP_K, .kv = shape,
-        .q = dev_in(&d, q, (size_t)(n * H * DIM) * 2), .cs = dev_in(&d, cs, sizeof cs), .sink = dev_in(&d, sink, sizeof sink),
-        .fresh = fresh, .ring = dev_in(&d, rings, 2 * ring_bytes), .ring_bytes = ring_bytes,
-        .pool = dev_in(&d, pool, BLOCKS * page_bytes), .page_bytes = page_bytes,
-        .choice = has_choice ? dev_in(&d, choice, sizeof choice) : NULL, .o = dev_new(&d, (size_t)(n * H * DIM) * 2),
+        .batch = &b,
+        .n_head = H,
+        .window = WINDOW,
+        .ratio = ratio,
+        .top_k = TOP_K,
+        .kv = shape,
+        .q = dev_in(&d, q, (size_t)(n * H * DIM) * 2),
+        .cs = dev_in(&d, cs, sizeof cs),
+        .sink = dev_in(&d, sink, sizeof sink),
+        .fresh = fresh,
+        .ring = dev_in(&d, rings, 2 * ring_bytes),
+        .ring_bytes = ring_bytes,
+        .pool = dev_in(&d, pool, BLOCKS * page_bytes),
+        .page_bytes = page_bytes,
+        .choice = has_choice ? dev_in(&d, choice, sizeof choice) : NULL,
+        .o = dev_new(&d, (size_t)(n * H * DIM) * 2),
     };
     assert_int_equal(d.ops->attend(&d.ctx, &a), 0);
     uint16_t *o = dev_out(&d, a.o);

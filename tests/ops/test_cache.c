@@ -1,6 +1,6 @@
-/* Proves kv_norm_rope, compress, index_query and window_store: what is stored is what the spec's formulas give, however a
- * sequence is cut into steps, and nobody else's cache is touched. How: entries are computed again from plain projections;
- * the same tokens go in at once, one by one, and in two steps beside another sequence. */
+/* Proves kv_norm_rope, compress, index_query and window_store: what is stored is what the spec's formulas give,
+ * however a sequence is cut into steps, and nobody else's cache is touched. How: entries are computed again from
+ * plain projections; the same tokens go in at once, one by one, and in two steps beside another sequence. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -13,9 +13,19 @@
 
 enum { DIM = 128, ROPE = 64, SLOTS = 2, BLOCKS = 4, STRIDE = 2, TOK = 256, WINDOW = 5 };
 
-static const struct kn_limits limits = {.n_tok = TOK, .n_in = 128, .n_out = 256, .n_head = 1, .dim = DIM, .window = WINDOW,
-                                        .top_k = 1, .index_dim = DIM, .index_n_head = 2, .context = TOK, .n_expert = 1,
-                                        .inter = 128, .d = 128};
+static const struct kn_limits limits = {.n_tok = TOK,
+                                        .n_in = 128,
+                                        .n_out = 256,
+                                        .n_head = 1,
+                                        .dim = DIM,
+                                        .window = WINDOW,
+                                        .top_k = 1,
+                                        .index_dim = DIM,
+                                        .index_n_head = 2,
+                                        .context = TOK,
+                                        .n_expert = 1,
+                                        .inter = 128,
+                                        .d = 128};
 
 /* Rows of up to two sequences: n[i] rows from pos[i] on, in slot i; their blocks are {1, 3} and {0, 2}. */
 static void batch_init(struct dev *d, struct kn_batch *b, const int32_t *pos, const int32_t *n, int n_seq)
@@ -282,8 +292,13 @@ static void test_window_store(void **state)
             size_t ring_bytes = kn_kv_page_bytes(shape, WINDOW);
             dev_open(&d, dev_backend(b), &limits);
             batch_init(&d, &batch, &pos, &n, 1);
-            struct kn_kv_norm_rope_args kv = {n, shape, 1e-6f, dev_in(&d, x, sizeof x), dev_in(&d, weight, sizeof weight),
-                                              dev_in(&d, cs, sizeof cs), dev_new(&d, kn_kv_page_bytes(shape, n))};
+            struct kn_kv_norm_rope_args kv = {n,
+                                              shape,
+                                              1e-6f,
+                                              dev_in(&d, x, sizeof x),
+                                              dev_in(&d, weight, sizeof weight),
+                                              dev_in(&d, cs, sizeof cs),
+                                              dev_new(&d, kn_kv_page_bytes(shape, n))};
             struct kn_window_store_args a = {&batch, WINDOW, shape, kv.page, dev_new(&d, 2 * ring_bytes), ring_bytes};
             assert_int_equal(d.ops->kv_norm_rope(&d.ctx, &kv), 0);
             assert_int_equal(d.ops->window_store(&d.ctx, &a), 0);

@@ -1,5 +1,5 @@
-/* Proves hc_pre, hc_post, hc_head, embed and rope_angles by their invariants: Sinkhorn makes rows and columns sum to one,
- * post and pre have their ranges, the identity keeps the streams, chosen rows are the chosen rows. */
+/* Proves hc_pre, hc_post, hc_head, embed and rope_angles by their invariants: Sinkhorn makes rows and columns sum to
+ * one, post and pre have their ranges, the identity keeps the streams, chosen rows are the chosen rows. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -99,7 +99,8 @@ static void test_hc_post(void **state)
             assert_memory_equal(got + (HC + k) * D, X + (HC + (k + HC - 1) % HC) * D, D * 2);
         for (int k = 0; k < HC; k++)
             for (int i = 0; i < D; i++)
-                assert_true(kn_bf16_f32(got[(2 * HC + k) * D + i]) == kn_round_bf16((float)k * kn_bf16_f32(y[2 * D + i])));
+                assert_true(kn_bf16_f32(got[(2 * HC + k) * D + i]) ==
+                            kn_round_bf16((float)k * kn_bf16_f32(y[2 * D + i])));
         mem_free(got);
         dev_close(&d);
     }
@@ -125,7 +126,8 @@ static void test_head_and_embed(void **state)
         uint16_t *X = dev_out(&d, e.X);
         for (int i = 0; i < N * HC; i++)
             assert_memory_equal(X + i * D, table + tok[i / HC] * D, D * 2);
-        /* fn and base 0: every stream weighs 1/2 (+eps), so the collapse is twice the embedding, the norm removes it. */
+        /* fn and base 0: every stream weighs 1/2 (+eps), so the collapse is twice the embedding, the norm removes it.
+         */
         struct kn_hc_head_args a = {.n = 2, .hc = HC, .d = D, .hc_eps = 0, .rms_eps = 0, .X = e.X,
                                     .row = dev_in(&d, row, sizeof row),
                                     .fn = {KN_F32, HC, HC * D, dev_in(&d, fn, sizeof fn), NULL},
@@ -160,7 +162,8 @@ static void test_rope_angles(void **state)
     (void)state;
     for (int b = 0; dev_backend(b); b++) {
         dev_open(&d, dev_backend(b), &limits);
-        struct kn_rope_angles_args a = {2, 2, dev_in(&d, pos, sizeof pos), dev_in(&d, freq, sizeof freq), dev_new(&d, 32)};
+        struct kn_rope_angles_args a = {2, 2, dev_in(&d, pos, sizeof pos), dev_in(&d, freq, sizeof freq),
+                                        dev_new(&d, 32)};
         assert_int_equal(d.ops->rope_angles(&d.ctx, &a), 0);
         float *cs = dev_out(&d, a.cs), angle = 1000003.0f * 0.749894202f;
         assert_true(cs[0] == 1 && cs[1] == 0 && cs[2] == 1 && cs[3] == 0);

@@ -184,7 +184,8 @@ static void test_linear_group(void **state)
         matrix_init(&w, &r, KN_FP8, OUT, K);
         rng_bf16(&r, x, N * G * K, 1);
         struct kn_act y = {dev_new(&d, N * OUT * 2), dev_new(&d, N * OUT), dev_new(&d, N * OUT / 128)};
-        struct kn_linear_group_args a = {.n = N, .n_group = G, .x = dev_in(&d, x, sizeof x), .w = to_device(&d, &w), .y = y};
+        struct kn_linear_group_args a = {
+            .n = N, .n_group = G, .x = dev_in(&d, x, sizeof x), .w = to_device(&d, &w), .y = y};
         assert_int_equal(d.ops->linear_group(&d.ctx, &a), 0);
         uint16_t *got = dev_out(&d, y.x), want[N * OUT];
         for (int row = 0; row < N; row++)

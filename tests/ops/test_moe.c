@@ -1,5 +1,5 @@
-/* Proves the MoE ops: the choice (ties, bias, hash, NaN), the sorting of rows by expert, the clamps and the weight of the
- * expert's FFN, and the order of the sum. How: small hand-made inputs with known answers. */
+/* Proves the MoE ops: the choice (ties, bias, hash, NaN), the sorting of rows by expert, the clamps and the weight of
+ * the expert's FFN, and the order of the sum. How: small hand-made inputs with known answers. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -66,9 +66,14 @@ static void test_hash_route(void **state)
     (void)state;
     for (int b = 0; dev_backend(b); b++) {
         dev_open(&d, dev_backend(b), &limits);
-        struct kn_moe_route_args a = {.n_tok = N, .n_expert = E, .top_k = K, .scale = 1,
-                                      .logit = dev_in(&d, logit, sizeof logit), .tid2eid = dev_in(&d, table, sizeof table),
-                                      .tok = dev_in(&d, tok, sizeof tok), .id = dev_new(&d, N * K * 4),
+        struct kn_moe_route_args a = {.n_tok = N,
+                                      .n_expert = E,
+                                      .top_k = K,
+                                      .scale = 1,
+                                      .logit = dev_in(&d, logit, sizeof logit),
+                                      .tid2eid = dev_in(&d, table, sizeof table),
+                                      .tok = dev_in(&d, tok, sizeof tok),
+                                      .id = dev_new(&d, N * K * 4),
                                       .weight = dev_new(&d, N * K * 4)};
         assert_int_equal(d.ops->moe_route(&d.ctx, &a), 0);
         int32_t *id = dev_out(&d, a.id);
@@ -107,7 +112,8 @@ static void test_dispatch(void **state)
         int32_t *offset = dev_out(&d, a.offset), *place = dev_out(&d, a.place);
         uint8_t *gq = dev_out(&d, a.gx.q), *gs = dev_out(&d, a.gx.s);
         float *gw = dev_out(&d, a.gw);
-        static const int32_t want_offset[] = {0, 2, 2, 4}, want_place[] = {2, 0, -1, 3, 1, -1}, want_row[] = {0, 2, 0, 1};
+        static const int32_t want_offset[] = {0, 2, 2, 4}, want_place[] = {2, 0, -1, 3, 1, -1},
+                             want_row[] = {0, 2, 0, 1};
         static const float want_gw[] = {.2f, .5f, .1f, .4f};
         assert_memory_equal(offset, want_offset, sizeof want_offset);
         assert_memory_equal(place, want_place, sizeof want_place);
@@ -161,7 +167,8 @@ static void test_up_clamps(void **state)
                     g = fmin(g, limit);
                     u = fmax(fmin(u, limit), -limit);
                 }
-                float want = kn_round_bf16((float)(g / (1 + exp(-g)) * u * weight[r])), got = kn_bf16_f32(h[r * I + 77]);
+                float want = kn_round_bf16((float)(g / (1 + exp(-g)) * u * weight[r])),
+                      got = kn_bf16_f32(h[r * I + 77]);
                 assert_true(fabsf(got - want) <= fabsf(want) / 128);
             }
             mem_free(h);

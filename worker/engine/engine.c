@@ -40,8 +40,8 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
     int64_t kv_tokens = o->kv_tokens;
 
     if (context < 1 || context > c->max_position_embeddings)
-        return err_set(err, ERR_RANGE, "a context of %" PRId64 " tokens was asked for, the model allows 1 to %d", context,
-                       c->max_position_embeddings);
+        return err_set(err, ERR_RANGE, "a context of %" PRId64 " tokens was asked for, the model allows 1 to %d",
+                       context, c->max_position_embeddings);
     if (kv_tokens == 0)
         kv_tokens = (int64_t)o->n_seq_max * (context < ENG__KV_TOK_DEFAULT ? context : ENG__KV_TOK_DEFAULT);
     if (kv_tokens < 1 || kv_tokens > (int64_t)INT32_MAX * KN_BLOCK_TOK)
@@ -49,8 +49,8 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
                        kv_tokens, (int64_t)INT32_MAX * KN_BLOCK_TOK);
     for (int i = 0; i < c->num_hidden_layers; i++)
         if (c->layer_kind[i] == MDL_CSA && c->index_head_dim < KN_INDEX_GROUP)
-            return err_set(err, ERR_UNSUPPORTED, "index_head_dim is %d, the engine needs at least %d", c->index_head_dim,
-                           KN_INDEX_GROUP);
+            return err_set(err, ERR_UNSUPPORTED, "index_head_dim is %d, the engine needs at least %d",
+                           c->index_head_dim, KN_INDEX_GROUP);
     if (c->hc_mult > KN_HC_MAX || c->num_experts_per_tok > KN_TOPK_EXPERT_MAX)
         return err_set(err, ERR_UNSUPPORTED, "hc_mult %d or num_experts_per_tok %d is above the engine's %d and %d",
                        c->hc_mult, c->num_experts_per_tok, KN_HC_MAX, KN_TOPK_EXPERT_MAX);
@@ -88,8 +88,9 @@ static int take_memory(struct eng *e, struct err *err)
     log_info(engine,
              "opened: backend=%s numerics=%s weight_mib=%" PRIu64 " kv_mib=%" PRIu64 " kv_blocks=%" PRId64
              " state_mib=%" PRIu64 " sequences=%d workspace_mib=%" PRIu64 " step_tokens=%d context=%" PRId64,
-             e->backend->name, e->caps.numerics, e->caps.weight_bytes >> 20, e->caps.kv_bytes >> 20, e->caps.kv_blocks,
-             e->caps.state_bytes >> 20, n_seq, e->caps.workspace_bytes >> 20, e->caps.step_tok_max, e->caps.context_max);
+             e->backend->name, e->caps.numerics, e->caps.weight_bytes >> 20, e->caps.kv_bytes >> 20,
+             e->caps.kv_blocks, e->caps.state_bytes >> 20, n_seq, e->caps.workspace_bytes >> 20, e->caps.step_tok_max,
+             e->caps.context_max);
     return 0;
 }
 
@@ -191,8 +192,8 @@ int eng_seq_reserve(struct eng *e, struct eng_seq *seq, int64_t n_tok, struct er
 
     ASSERT(n_tok >= 0);
     if (n_tok > e->caps.context_max || want > e->caps.context_max)
-        return err_set(err, ERR_LIMIT, "%" PRId64 " more tokens after %" PRId64 " exceed the context of %" PRId64, n_tok,
-                       seq->len, e->caps.context_max);
+        return err_set(err, ERR_LIMIT, "%" PRId64 " more tokens after %" PRId64 " exceed the context of %" PRId64,
+                       n_tok, seq->len, e->caps.context_max);
     int rc = wrk_kv_reserve(&e->kv, seq->slot, want);
     if (rc == ERR_LIMIT)
         return err_set(err, rc, "no KV blocks for %" PRId64 " more tokens: %d of %d blocks are free", n_tok,

@@ -30,7 +30,8 @@ struct eng_opts {
     int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX */
     int step_tok_max;    /* rows of one plan, 1..ENG_STEP_TOK_MAX */
     int64_t context_max; /* tokens of one sequence; 0: the model's max_position_embeddings */
-    int64_t kv_tokens;   /* tokens of KV cache over all sequences, rounded up to blocks; 0: n_seq_max * min(context, 4096) */
+    int64_t kv_tokens;   /* tokens of KV cache over all sequences, rounded up to blocks; 0: n_seq_max * min(context,
+                            4096) */
 };
 
 struct eng_caps {

@@ -133,7 +133,8 @@ struct eng {
     struct eng_caps caps;
     struct eng_seq *seq; /* [n_seq_max], by slot */
     int32_t *input;      /* host staging of buf.input */
-    int32_t n_logit_row; /* rows of the step whose logits are wanted; their row numbers are in the input, behind the batch */
+    int32_t n_logit_row; /* rows of the step whose logits are wanted; their row numbers are in the input, behind the
+                            batch */
     const int32_t *logit_row;
     struct kn_batch batch; /* of the step under way; device pointers into buf.input */
     bool is_device_open, is_poisoned;
@@ -162,8 +163,8 @@ int eng__head(struct eng *e, const int32_t *row, int n);
 /* Hand a device tensor to the tap. dim ends at the first 0. Call only when e->tap is set. */
 void eng__tap(struct eng *e, int layer, const char *name, enum kn_dtype dtype, const void *dev, int64_t d0, int64_t d1,
               int64_t d2);
-/* The same for stored forms, decoded to BF16: one page of n raw entries; n indexer vectors in rows of n_head; the entries
- * of the first sequence of the batch. */
+/* The same for stored forms, decoded to BF16: one page of n raw entries; n indexer vectors in rows of n_head; the
+ * entries of the first sequence of the batch. */
 void eng__tap_kv(struct eng *e, int layer, const char *name, const uint8_t *page, int64_t n);
 void eng__tap_index(struct eng *e, int layer, const char *name, const uint8_t *page, int64_t n_row, int64_t n_head);
 void eng__tap_entries(struct eng *e, int layer, const char *name, bool is_index);

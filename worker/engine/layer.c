@@ -200,7 +200,8 @@ static int experts(struct eng *e, const struct kn_expert *expert, int n_expert, 
     struct kn_act h = {dtype == KN_BF16 ? e->buf.h : NULL, e->buf.h_q, e->buf.h_s};
 
     RUN(moe_up, .n_row_max = n_row_max, .n_expert = n_expert, .d = c->hidden_size, .inter = c->moe_intermediate_size,
-        .w_dtype = dtype, .limit = c->swiglu_limit, .expert = expert, .offset = offset, .x = x, .weight = weight, .h = h);
+        .w_dtype = dtype, .limit = c->swiglu_limit, .expert = expert, .offset = offset, .x = x, .weight = weight,
+        .h = h);
     RUN(moe_down, .n_row_max = n_row_max, .n_expert = n_expert, .d = c->hidden_size, .inter = c->moe_intermediate_size,
         .w_dtype = dtype, .expert = expert, .offset = offset, .h = h, .y = y);
     return 0;

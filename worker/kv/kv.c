@@ -5,8 +5,8 @@
 
 #include <inttypes.h>
 
-/* Bytes of one slot's tail of a compressor: k and g of 1 or 2 blocks in f32 (a multiple of KN_PAGE_ALIGN, as 2*ratio*c*c
- * is one of 16). */
+/* Bytes of one slot's tail of a compressor: k and g of 1 or 2 blocks in f32 (a multiple of KN_PAGE_ALIGN, as
+ * 2*ratio*c*c is one of 16). */
 static size_t tail_bytes(enum mdl_layer_kind kind, int32_t dim)
 {
     size_t c = kind == MDL_CSA ? 2 : 1;
@@ -60,8 +60,8 @@ int wrk_kv_init(struct wrk_kv *kv, const struct kn_backend *backend, struct kn_c
     kv->layer = mem_array((size_t)kv->n_layer, sizeof *kv->layer);
     lay_out(kv, cfg, NULL, NULL);
     kv->table_bytes = (uint64_t)n_slot * (uint64_t)block_stride * sizeof *kv->block;
-    if ((rc = dev->alloc(ctx, kv->pool_bytes, &kv->pool_mem)) || (rc = dev->alloc(ctx, kv->state_bytes, &kv->state_mem)) ||
-        (rc = dev->alloc(ctx, kv->table_bytes, &table))) {
+    if ((rc = dev->alloc(ctx, kv->pool_bytes, &kv->pool_mem)) ||
+        (rc = dev->alloc(ctx, kv->state_bytes, &kv->state_mem)) || (rc = dev->alloc(ctx, kv->table_bytes, &table))) {
         err_set(err, rc,
                 "KV cache: no memory for %" PRIu64 " MiB of blocks, %" PRIu64 " MiB of state slots and %" PRIu64
                 " MiB of block tables; give it fewer tokens or sequences",

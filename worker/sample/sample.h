@@ -26,9 +26,9 @@ struct wrk_sample_in {
 size_t wrk_sample_scratch_bytes(int32_t n_vocab);
 
 /* Choose the token for position n_tok. temperature 0 (or top_k 1): argmax, ties to the lower id. Else: bias,
- * penalties, temperature, top_k, min_p, top_p (all ties broken by lower id), then Gumbel or inverse-CDF with the noise of
- * (seed, n_tok). *out gets id, natural log probability of the raw distribution (before temperature, as OpenAI) and how->n_top alternatives.
- * NaN logits: ERR_STATE (the engine is broken), never a token. */
+ * penalties, temperature, top_k, min_p, top_p (all ties broken by lower id), then Gumbel or inverse-CDF with the
+ * noise of (seed, n_tok). *out gets id, natural log probability of the raw distribution (before temperature, as
+ * OpenAI) and how->n_top alternatives. NaN logits: ERR_STATE (the engine is broken), never a token. */
 int wrk_sample(const struct wrk_sample_in *in, void *scratch, struct msg_token *out, struct err *err);
 
 #endif

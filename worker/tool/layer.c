@@ -25,7 +25,8 @@ struct seen {
     size_t n;
 };
 
-static void keep(struct seen *s, const char *name, enum mdl_dtype dtype, const int64_t *dim, int n_dim, const void *data)
+static void keep(struct seen *s, const char *name, enum mdl_dtype dtype, const int64_t *dim, int n_dim,
+                 const void *data)
 {
     struct st_spec *spec = &s->spec[s->n];
     uint64_t n_bytes = 0;
@@ -107,7 +108,8 @@ static int run_layer(const struct layer *l, struct err *err)
     if ((rc = mdl_config_load(l->model, &cfg, err)))
         return rc;
     if (l->layer >= cfg.num_hidden_layers)
-        return err_set(err, ERR_RANGE, "%s has layers 0 to %d, not %d", l->model, cfg.num_hidden_layers - 1, (int)l->layer);
+        return err_set(err, ERR_RANGE, "%s has layers 0 to %d, not %d", l->model, cfg.num_hidden_layers - 1,
+                       (int)l->layer);
     if ((rc = read_input(l, &cfg, &x, &tok, &n_tok, err)))
         goto out;
     struct eng_opts opts = {
@@ -141,13 +143,13 @@ int wrk_tool_layer(int argc, char **argv)
     struct layer l = {.backend = "ref"};
     struct err err = {0};
     const struct flag flag[] = {
-        {.name = "model", .kind = FLAG_STR, .to = &l.model, .value = "DIR", .help = "checkpoint directory", .required = true},
-        {.name = "layer", .kind = FLAG_I64, .to = &l.layer, .value = "N", .help = "layer number", .min = 0,
-         .max = MDL_LAYERS_MAX - 1, .required = true},
-        {.name = "input", .kind = FLAG_STR, .to = &l.input, .value = "F.safetensors",
-         .help = "x BF16 [T, hc, d] and tokens I32 [T]", .required = true},
-        {.name = "out", .kind = FLAG_STR, .to = &l.out, .value = "F.safetensors", .help = "where the results go", .required = true},
-        {.name = "backend", .kind = FLAG_STR, .to = &l.backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
+        {"model", FLAG_STR, &l.model, "DIR", .help = "checkpoint directory", .required = true},
+        {"layer", FLAG_I64, &l.layer, "N", .help = "layer number", .min = 0, .max = MDL_LAYERS_MAX - 1,
+         .required = true},
+        {"input", FLAG_STR, &l.input, "F.safetensors", .help = "x BF16 [T, hc, d] and tokens I32 [T]",
+         .required = true},
+        {"out", FLAG_STR, &l.out, "F.safetensors", .help = "where the results go", .required = true},
+        {"backend", FLAG_STR, &l.backend, "B", .help = "ref, cpu or cuda (default ref)"},
     };
     struct flags f = {.usage = "baton layer --model DIR --layer N --input F.safetensors --out F.safetensors [flags]",
                       .about = "One layer alone on an empty cache: its output `x` and every named intermediate.",

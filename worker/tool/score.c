@@ -61,7 +61,8 @@ static int score(const struct score *s, struct err *err)
     int64_t n_tok = 0;
     int rc;
 
-    if ((rc = mdl_config_load(s->model, &cfg, err)) || (rc = wrk_tool_tokens_load(s->tokens, cfg.vocab_size, &tok, &n_tok, err)))
+    if ((rc = mdl_config_load(s->model, &cfg, err)) ||
+        (rc = wrk_tool_tokens_load(s->tokens, cfg.vocab_size, &tok, &n_tok, err)))
         goto out;
     /* Logits of one step lie in memory together: bound them to about 1 GiB. */
     int64_t step_max = min64(n_tok, min64(ENG_STEP_TOK_MAX, 1 + ((int64_t)1 << 28) / cfg.vocab_size));
@@ -94,15 +95,15 @@ int wrk_tool_score(int argc, char **argv)
     struct score s = {.backend = "ref", .n_ranks = 1, .decode_from = -1};
     struct err err = {0};
     const struct flag flag[] = {
-        {.name = "model", .kind = FLAG_STR, .to = &s.model, .value = "DIR", .help = "checkpoint directory", .required = true},
-        {.name = "tokens", .kind = FLAG_STR, .to = &s.tokens, .value = "F.json", .help = "{\"tokens\": [...]}", .required = true},
-        {.name = "out", .kind = FLAG_STR, .to = &s.out, .value = "F.safetensors", .help = "where the logits go", .required = true},
-        {.name = "backend", .kind = FLAG_STR, .to = &s.backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
-        {.name = "ranks", .kind = FLAG_I64, .to = &s.n_ranks, .value = "N", .help = "ranks (default 1)", .min = 1, .max = 64},
-        {.name = "chunk", .kind = FLAG_I64, .to = &s.chunk, .value = "N", .help = "tokens of a prefill step (0, the default: all)",
+        {"model", FLAG_STR, &s.model, "DIR", .help = "checkpoint directory", .required = true},
+        {"tokens", FLAG_STR, &s.tokens, "F.json", .help = "{\"tokens\": [...]}", .required = true},
+        {"out", FLAG_STR, &s.out, "F.safetensors", .help = "where the logits go", .required = true},
+        {"backend", FLAG_STR, &s.backend, "B", .help = "ref, cpu or cuda (default ref)"},
+        {"ranks", FLAG_I64, &s.n_ranks, "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {"chunk", FLAG_I64, &s.chunk, "N", .help = "tokens of a prefill step (0, the default: all)",
          .min = 0, .max = ENG_STEP_TOK_MAX},
-        {.name = "decode-from", .kind = FLAG_I64, .to = &s.decode_from, .value = "P",
-         .help = "positions from P on by one-token steps", .min = 0, .max = INT32_MAX},
+        {"decode-from", FLAG_I64, &s.decode_from, "P", .help = "positions from P on by one-token steps",
+         .min = 0, .max = INT32_MAX},
     };
     struct flags f = {.usage = "baton score --model DIR --tokens F.json --out F.safetensors [flags]",
                       .about = "Logits F32 [T, vocab] of every position, as tensor `logits`.",

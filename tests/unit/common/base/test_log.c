@@ -1,5 +1,5 @@
-/* Proves: a line has stamp, level, program and area; control characters of foreign text cannot break it; a line too long
- * is cut and still ends; levels filter. The test reads stderr back through a pipe. */
+/* Proves: a line has stamp, level, program and area; control characters of foreign text cannot break it; a line too
+ * long is cut and still ends; levels filter. The test reads stderr back through a pipe. */
 #include "common/base/log.h"
 #include "common/base/err.h"
 #include "tests/unit/test.h"

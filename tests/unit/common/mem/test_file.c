@@ -1,5 +1,5 @@
-/* Proves: whole contents, the limit to the byte, and that what is no regular file is refused at once (a pipe without a writer
- * must not hang). Real files in a temporary folder. */
+/* Proves: whole contents, the limit to the byte, and that what is no regular file is refused at once (a pipe without
+ * a writer must not hang). Real files in a temporary folder. */
 #include "common/mem/file.h"
 #include "tests/unit/test.h"
 
@@ -55,8 +55,11 @@ static void test_refused(void **state)
         int code;
         const char *text;
     } rows[] = {
-        {path, 99999, ERR_LIMIT, "99999 bytes"}, {dir, 10, ERR_IO, "not a regular file"}, {fifo, 10, ERR_IO, "not a regular file"},
-        {"/tmp/no/such/file", 10, ERR_MISSING, "/tmp/no/such/file: No such file"}, {"/proc/self/maps", 1, ERR_LIMIT, "1 bytes"},
+        {path, 99999, ERR_LIMIT, "99999 bytes"},
+        {dir, 10, ERR_IO, "not a regular file"},
+        {fifo, 10, ERR_IO, "not a regular file"},
+        {"/tmp/no/such/file", 10, ERR_MISSING, "/tmp/no/such/file: No such file"},
+        {"/proc/self/maps", 1, ERR_LIMIT, "1 bytes"},
     };
     struct err err;
     (void)state;

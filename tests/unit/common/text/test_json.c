@@ -33,7 +33,8 @@ static void check_round_trip(const char *in, const char *out)
 static void test_round_trip(void **state)
 {
     (void)state;
-    check_round_trip(" [1 , -0, 1.50e+3, 123456789012345678901234567890] ", "[1,-0,1.50e+3,123456789012345678901234567890]");
+    check_round_trip(" [1 , -0, 1.50e+3, 123456789012345678901234567890] ",
+                     "[1,-0,1.50e+3,123456789012345678901234567890]");
     check_round_trip("{\"b\":1,\"a\":{\"c\":[]},\"b\":2}", "{\"b\":2,\"a\":{\"c\":[]}}");
     check_round_trip("\"\\u00e9\\ud83d\\ude00\\/\\u0000\"", "\"\xc3\xa9\xf0\x9f\x98\x80/\\u0000\"");
     check_round_trip("[true,false,null,{}]", "[true,false,null,{}]");
@@ -42,9 +43,36 @@ static void test_round_trip(void **state)
 static void test_refused(void **state)
 {
     static const char *const bad[] = {
-        "", " ", "{", "[1,]", "{\"a\":1,}", "{a:1}", "01", "1.", ".5", "+1", "1e", "-", "nul", "NaN", "[1 2]", "\"a",
-        "\"\\x\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\t\"", "1 2", "{\"a\" 1}", "\"\xff\"", "[\"\xed\xa0\x80\"]",
-        "\xef\xbb\xbf{}", "{\"a\":}", "\"\\u12\"", "'a'", "[1]]",
+        "",
+        " ",
+        "{",
+        "[1,]",
+        "{\"a\":1,}",
+        "{a:1}",
+        "01",
+        "1.",
+        ".5",
+        "+1",
+        "1e",
+        "-",
+        "nul",
+        "NaN",
+        "[1 2]",
+        "\"a",
+        "\"\\x\"",
+        "\"\\ud800\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\u0041\"",
+        "\"\t\"",
+        "1 2",
+        "{\"a\" 1}",
+        "\"\xff\"",
+        "[\"\xed\xa0\x80\"]",
+        "\xef\xbb\xbf{}",
+        "{\"a\":}",
+        "\"\\u12\"",
+        "'a'",
+        "[1]]",
     };
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -109,8 +137,15 @@ static void test_numbers(void **state)
         const char *text;
         int ok;
         int64_t v;
-    } rows[] = {{"1", 1, 1}, {"-0", 1, 0}, {"1e3", 1, 1000}, {"10.0", 1, 10}, {"1.5", 0, 0}, {"9223372036854775807", 1, INT64_MAX},
-                {"9223372036854775808", 0, 0}, {"1e300", 0, 0}, {"\"1\"", 0, 0}};
+    } rows[] = {{"1", 1, 1},
+                {"-0", 1, 0},
+                {"1e3", 1, 1000},
+                {"10.0", 1, 10},
+                {"1.5", 0, 0},
+                {"9223372036854775807", 1, INT64_MAX},
+                {"9223372036854775808", 0, 0},
+                {"1e300", 0, 0},
+                {"\"1\"", 0, 0}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct arena a = {0};

@@ -1,5 +1,5 @@
-/* Proves: decoding, replacement by maximal parts, and that a stream cut at every place (also into single bytes) gives the
- * bytes of the whole. */
+/* Proves: decoding, replacement by maximal parts, and that a stream cut at every place (also into single bytes) gives
+ * the bytes of the whole. */
 #include "common/text/utf8.h"
 #include "tests/unit/test.h"
 

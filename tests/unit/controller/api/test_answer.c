@@ -1,9 +1,9 @@
-/* Proves: usage and logprobs are valid JSON with the right numbers at their edges: no infinity, partial characters, special
- * tokens without text, absent alternatives. How: hand-made outputs of the tiny tokenizer, parsed again. */
-#include "controller/api/answer.h"
+/* Proves: usage and logprobs are valid JSON with the right numbers at their edges: no infinity, partial characters,
+ * special tokens without text, absent alternatives. How: hand-made outputs of the tiny tokenizer, parsed again. */
 #include "common/base/check.h"
 #include "common/mem/arena.h"
 #include "common/text/json.h"
+#include "controller/api/answer.h"
 #include "tests/unit/test.h"
 
 #include <math.h>

@@ -1,8 +1,8 @@
-/* Proves: a table of fields reads each kind into its place, keeps defaults for absent and null, goes in its own order, and
- * names the first bad field with its range. How: one table with a row of every kind. */
-#include "controller/api/fields.h"
+/* Proves: a table of fields reads each kind into its place, keeps defaults for absent and null, goes in its own
+ * order, and names the first bad field with its range. How: one table with a row of every kind. */
 #include "common/base/check.h"
 #include "common/mem/arena.h"
+#include "controller/api/fields.h"
 #include "tests/unit/test.h"
 
 #include <string.h>
@@ -53,11 +53,13 @@ static void test_good(void **state)
     struct values v;
     struct api_error e;
     (void)state;
-    assert_int_equal(read("{\"flag\":false,\"count\":-5,\"share\":1e-1,\"name\":\"n\\u00e9\",\"odd\":\"odd\"}", &v, &e), 0);
+    assert_int_equal(
+        read("{\"flag\":false,\"count\":-5,\"share\":1e-1,\"name\":\"n\\u00e9\",\"odd\":\"odd\"}", &v, &e), 0);
     assert_true(!v.flag && v.count == -5 && v.share == 0.1 && v.n_read == 1);
     assert_string_equal(v.name, "read");
-    assert_int_equal(read("{\"flag\":null,\"count\":null,\"odd\":null,\"never\":null,\"noise\":{},\"other\":5,\"x\":1}", &v, &e),
-                     0);
+    assert_int_equal(
+        read("{\"flag\":null,\"count\":null,\"odd\":null,\"never\":null,\"noise\":{},\"other\":5,\"x\":1}", &v, &e),
+        0);
     assert_true(v.flag && v.count == 7 && v.share == 0.5 && v.n_read == 0);
     assert_int_equal(read("{\"count\":10.0}", &v, &e), 0); /* a whole number, however it is spelled */
     assert_int_equal(v.count, 10);

@@ -37,7 +37,8 @@ static const struct row rows[] = {
      "authorization,x-a\r\n",
      NULL, 204, NULL, "Access-Control-Allow-Headers: authorization,x-a"},
     {"OPTIONS", "/nothing", NULL, NULL, 404, "error", NULL},
-    {"GET", "/live", "Origin: http://a\r\n", NULL, 200, NULL, "Access-Control-Allow-Origin: *"},
+    {"GET", "/live", "Origin: http://localhost:3000\r\n", NULL, 200, NULL,
+     "Access-Control-Allow-Origin: http://localhost:3000"},
     {"POST", "/v1/chat/completions", NULL, "{", 400, "\"code\":null", NULL},
     {"POST", "/v1/chat/completions", NULL, "{\"stream\":true}", 400, "\"param\":\"model\"", NULL},
     {"GET", "/live", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", NULL, 400,
@@ -64,6 +65,28 @@ static void test_rows(void **state)
         assert_non_null(answer_header(&a, "request-id", other, sizeof other));
         assert_string_equal(id, other);
         assert_int_equal(strncmp(id, "req_", 4), 0);
+        answer_release(&a);
+    }
+    rig_close(&rig);
+}
+
+/* Pages of other sites get no leave to read: neither by a suffix nor by another scheme. */
+static void test_foreign_origins(void **state)
+{
+    static const char *const origins[] = {"http://evil.example", "http://localhost.evil.example", "null",
+                                          "file://localhost", "http://127.0.0.1.evil.example"};
+    struct rig *rig = rig_open(NULL);
+    (void)state;
+    for (size_t i = 0; i < N_ELEM(origins); i++) {
+        struct answer a;
+        char header[128];
+        int fd = rig_dial(rig);
+        snprintf(header, sizeof header, "Origin: %s\r\n", origins[i]);
+        rig_send(fd, "GET", "/live", header, NULL);
+        rig_read(fd, &a);
+        close(fd);
+        assert_int_equal(a.status, 200);
+        assert_null(strstr(a.head.data, "Access-Control-Allow-Origin"));
         answer_release(&a);
     }
     rig_close(&rig);
@@ -120,7 +143,7 @@ static void test_health(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_head),
-                                       cmocka_unit_test(test_health)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_foreign_origins),
+                                       cmocka_unit_test(test_head), cmocka_unit_test(test_health)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Proves: named profiles are taken as they are; auto follows config.json; a folder with a tokenizer alone gets the newest; what
- * is broken is said with the file's name. */
+/* Proves: named profiles are taken as they are; auto follows config.json; a folder with a tokenizer alone gets the
+ * newest; what is broken is said with the file's name. */
 #include "controller/prompt/profile.h"
 #include "tests/unit/test.h"
 

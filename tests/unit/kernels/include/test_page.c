@@ -1,5 +1,5 @@
-/* Proves where the parts of a cache page lie: planes one behind the other, no overlap, the published bytes per entry; and
- * that an entry written by hand is read back as the formula says. */
+/* Proves where the parts of a cache page lie: planes one behind the other, no overlap, the published bytes per entry;
+ * and that an entry written by hand is read back as the formula says. */
 #include "tests/unit/test.h"
 
 #include "kernels/include/page.h"

@@ -1,5 +1,5 @@
-/* Proves the contract of engine.h at its edges: options that are refused, with one clear line; sequences and blocks at their
- * limits; a step without logits. The numbers are proved in tests/golden. */
+/* Proves the contract of engine.h at its edges: options that are refused, with one clear line; sequences and blocks
+ * at their limits; a step without logits. The numbers are proved in tests/golden. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-static const struct eng_opts good = {.backend = "ref", .n_ranks = 1, .n_seq_max = 2, .step_tok_max = 16, .context_max = 300,
-                                     .kv_tokens = 384};
+static const struct eng_opts good = {
+    .backend = "ref", .n_ranks = 1, .n_seq_max = 2, .step_tok_max = 16, .context_max = 300, .kv_tokens = 384};
 
 static void refused(struct eng_opts o, int code, const char *text)
 {
@@ -66,7 +66,8 @@ static void test_limits(void **state)
     assert_int_equal(caps->kv_blocks, 3);
     assert_int_equal(caps->context_max, 300);
     assert_string_equal(caps->numerics, "ref/f64/1");
-    assert_true(caps->weight_bytes > 9000000 && caps->kv_bytes > 0 && caps->state_bytes > 0 && caps->workspace_bytes > 0);
+    assert_true(caps->weight_bytes > 9000000 && caps->kv_bytes > 0 && caps->state_bytes > 0 &&
+                caps->workspace_bytes > 0);
     assert_int_equal(eng_seq_open(eng, &a, &err), 0);
     assert_int_equal(eng_seq_open(eng, &b, &err), 0);
     assert_int_equal(eng_seq_open(eng, &c, &err), ERR_LIMIT);

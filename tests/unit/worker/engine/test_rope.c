@@ -1,5 +1,5 @@
-/* Proves the rotary frequencies: the published Flash values (YaRN between pairs 15 and 25), plain layers untouched, and the
- * rounding of exponent, power and reciprocal one by one. */
+/* Proves the rotary frequencies: the published Flash values (YaRN between pairs 15 and 25), plain layers untouched,
+ * and the rounding of exponent, power and reciprocal one by one. */
 #include "tests/unit/test.h"
 
 #include "worker/engine/rope.h"

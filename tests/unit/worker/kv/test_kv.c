@@ -1,5 +1,6 @@
 /* Proves the cache storage: the layers' parts do not overlap and are as large as the plan says, slots and blocks are
- * handed out once and come back, a reservation takes all it needs or nothing, and no memory is an error without a leak. */
+ * handed out once and come back, a reservation takes all it needs or nothing, and no memory is an error without a
+ * leak. */
 #include "tests/unit/test.h"
 
 #include "worker/kv/kv.h"
@@ -16,7 +17,8 @@ static struct mdl_config config(void)
     return c;
 }
 
-static void open_kv(struct wrk_kv *kv, struct kn_ctx *ctx, const struct mdl_config *c, int n_slot, int n_block, int stride)
+static void open_kv(struct wrk_kv *kv, struct kn_ctx *ctx, const struct mdl_config *c, int n_slot, int n_block,
+                    int stride)
 {
     struct err err = {0};
 
@@ -40,7 +42,8 @@ static void test_layout(void **state)
     assert_int_equal(kv.layer[1].page_bytes, kn_kv_page_bytes((struct kn_kv_shape){128, 64}, 32));
     assert_int_equal(kv.layer[1].index_page_bytes, kn_index_page_bytes(128, 32));
     assert_int_equal(kv.layer[2].page_bytes, kn_kv_page_bytes((struct kn_kv_shape){128, 64}, 1));
-    assert_int_equal(kv.pool_bytes, BLOCKS * (kv.layer[1].page_bytes + kv.layer[1].index_page_bytes + kv.layer[2].page_bytes));
+    assert_int_equal(kv.pool_bytes,
+                     BLOCKS * (kv.layer[1].page_bytes + kv.layer[1].index_page_bytes + kv.layer[2].page_bytes));
     size_t csa_tail = 2 * 8 * 256 * 4, hca_tail = 2 * 128 * 128 * 4;
     assert_int_equal(kv.state_bytes, SLOTS * (3 * ring + 2 * csa_tail + hca_tail));
     assert_int_equal(kv.table_bytes, SLOTS * 2 * 4);

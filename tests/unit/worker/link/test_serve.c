@@ -285,7 +285,8 @@ static pid_t controller_spawn(int *fd)
     struct router r;
     uint64_t epoch = 0;
     router_open(&r, "tcp://127.0.0.1:*");
-    /* On a busy machine the worker may have given up and said Hello anew before it is answered: the old one is gone then. */
+    /* On a busy machine the worker may have given up and said Hello anew before it is answered: the old one is gone
+     * then. */
     zmq_setsockopt(r.socket, ZMQ_ROUTER_MANDATORY, &(int){0}, sizeof(int));
     if (write(pair[1], r.endpoint, sizeof r.endpoint) != sizeof r.endpoint)
         _exit(1);

@@ -1,5 +1,5 @@
-/* Proves `score` and `layer` as commands: their exit codes, their files, and that chunks and one-token steps give the same
- * bytes. How: both are called with an argv on the golden tiny checkpoint, files go to a temporary folder. */
+/* Proves `score` and `layer` as commands: their exit codes, their files, and that chunks and one-token steps give the
+ * same bytes. How: both are called with an argv on the golden tiny checkpoint, files go to a temporary folder. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -105,7 +105,8 @@ static void test_score(void **state)
     assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--chunk", "7",
                          "--decode-from", "30", "--backend", "ref", "--ranks", "1"), 0);
     same_tensors(out_a, out_b, 1);
-    assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--decode-from", "0"), 0);
+    assert_int_equal(
+        RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--decode-from", "0"), 0);
     same_tensors(out_a, out_b, 1);
 }
 
@@ -117,14 +118,18 @@ static void test_score_refuses(void **state)
     assert_int_equal(RUN(wrk_tool_score, "score", "--help"), 0);
     assert_int_equal(RUN(wrk_tool_score, "score"), 2);
     assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--outt", out_b), 2);
-    assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--chunk", "-1"), 2);
+    assert_int_equal(
+        RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--chunk", "-1"), 2);
     assert_int_equal(RUN(wrk_tool_score, "score", "--model", "/nonexistent", "--tokens", tokens, "--out", out_b), 1);
     assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", "/nonexistent", "--out", out_b), 1);
     assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", dir, "--out", out_b), 1);
-    assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--backend", "x"), 1);
-    assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--ranks", "2"), 1);
+    assert_int_equal(
+        RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--backend", "x"), 1);
+    assert_int_equal(
+        RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", out_b, "--ranks", "2"), 1);
     assert_int_equal(RUN(wrk_tool_score, "score", "--model", g.dir, "--tokens", tokens, "--out", "/nonexistent/x"), 1);
-    static const char *const texts[] = {"", "{", "{}", "[]", "{\"tokens\": 3}", "[1, 1024]", "[-1]", "[1.5]", "[\"a\"]"};
+    static const char *const texts[] = {"",          "{",    "{}",    "[]",     "{\"tokens\": 3}",
+                                        "[1, 1024]", "[-1]", "[1.5]", "[\"a\"]"};
     snprintf(bad, sizeof bad, "%s/bad.json", dir);
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         write_text(bad, texts[i]);
@@ -148,17 +153,18 @@ static void write_input(enum mdl_dtype x_dtype, int64_t n_tok, bool has_tokens)
 
 static void test_layer(void **state)
 {
-    static const char *const names[] = {"x",          "attn.in",      "attn.q",       "attn.kv",       "attn.compressed",
-                                        "index.q",    "index.kv",     "index.w",      "index.scores",  "index.choice",
-                                        "attn.o",     "attn.out",     "hc_attn.pre",  "hc_attn.post",  "hc_attn.comb",
-                                        "hc_ffn.pre", "hc_ffn.post",  "hc_ffn.comb",  "ffn.in",        "router.ids",
-                                        "ffn.out",    "ffn.shared",   "router.weights"};
+    static const char *const names[] = {
+        "x",           "attn.in",      "attn.q",       "attn.kv",      "attn.compressed", "index.q",
+        "index.kv",    "index.w",      "index.scores", "index.choice", "attn.o",          "attn.out",
+        "hc_attn.pre", "hc_attn.post", "hc_attn.comb", "hc_ffn.pre",   "hc_ffn.post",     "hc_ffn.comb",
+        "ffn.in",      "router.ids",   "ffn.out",      "ffn.shared",   "router.weights"};
     struct st_file *f = NULL;
     struct err err = {0};
 
     (void)state;
     write_input(MDL_BF16, TOK, true);
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_a), 0);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_a),
+                     0);
     assert_int_equal(st_open(out_a, &f, &err), 0);
     assert_int_equal(st_n_tensor(f), sizeof names / sizeof names[0]);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -173,7 +179,8 @@ static void test_layer(void **state)
     assert_true(scores->dtype == MDL_F32 && scores->dim[0] == TOK && scores->dim[1] == TOK / 4);
     st_close(&f);
     write_input(MDL_BF16, TOK, false); /* layer 2 routes by score */
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b), 0);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b),
+                     0);
     same_tensors(out_a, out_b, sizeof names / sizeof names[0]);
 }
 
@@ -181,16 +188,22 @@ static void test_layer_refuses(void **state)
 {
     (void)state;
     assert_int_equal(RUN(wrk_tool_layer, "layer", "--help"), 0);
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "x", "--input", input, "--out", out_b), 2);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "x", "--input", input, "--out", out_b),
+                     2);
     write_input(MDL_BF16, TOK, false);
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "7", "--input", input, "--out", out_b), 1);
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "1", "--input", input, "--out", out_b), 1);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "7", "--input", input, "--out", out_b),
+                     1);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "1", "--input", input, "--out", out_b),
+                     1);
     write_input(MDL_BF16, TOK - 1, true);
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b), 1);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b),
+                     1);
     write_input(MDL_F32, TOK, true);
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b), 1);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b),
+                     1);
     write_text(input, "not a tensor file");
-    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b), 1);
+    assert_int_equal(RUN(wrk_tool_layer, "layer", "--model", g.dir, "--layer", "2", "--input", input, "--out", out_b),
+                     1);
 }
 
 int main(void)
