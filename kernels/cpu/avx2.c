@@ -193,12 +193,15 @@ static inline __m128 lane_sums(__m256 a, __m256 b, __m256 c, __m256 d)
             for (int c = 0; c < C; c++)                                                             \
                 a[r][c] = d->is_first ? _mm256_setzero_ps()                                         \
                                       : _mm256_load_ps(acc + (r * KN__TILE_COLS + c) * KN__LANES_MAX); \
-        for (int i = 0; i < d->k; i += LANES) {                                                     \
+        const float *at[R], *end = w + d->k;                                                        \
+        for (int r = 0; r < R; r++)                                                                 \
+            at[r] = x + (size_t)r * d->x_stride;                                                    \
+        for (; w < end; w += LANES) {                                                               \
             __m256 v[R];                                                                            \
-            for (int r = 0; r < R; r++)                                                             \
-                v[r] = _mm256_load_ps(x + (size_t)r * d->x_stride + i);                             \
+            for (int r = 0; r < R; r++, at[r - 1] += LANES)                                         \
+                v[r] = _mm256_load_ps(at[r]);                                                       \
             for (int c = 0; c < C; c++) {                                                           \
-                __m256 u = _mm256_load_ps(w + c * KN__K_BLOCK + i);                                 \
+                __m256 u = _mm256_load_ps(w + c * KN__K_BLOCK);                                     \
                 for (int r = 0; r < R; r++)                                                         \
                     a[r][c] = _mm256_fmadd_ps(v[r], u, a[r][c]);                                    \
             }                                                                                       \

@@ -3,7 +3,7 @@
 struct job {
     const struct kn_hc_head_args *a;
     const struct kn__isa *isa;
-    struct kn__rows rows; /* room for one row per run of rows; see head_rows */
+    struct kn__rows rows; /* an expanded row for each row of a part */
 };
 
 /* A row at a time: hc outputs only, and few rows are asked for. */

@@ -1,7 +1,7 @@
 /* The ops that work row by row and are small beside the matrices: rows over the threads. Where the body of `ref` is
  * already the right one (it rounds where the spec says, and its time does not matter), it is called as it is, per run of
- * rows: rope_angles, embed, q_norm_rope's neighbours moe_route and moe_combine. That is a choice, op by op, in this
- * file; there is no other way from this back end into `ref`. */
+ * rows: rope_angles, embed, moe_route, moe_combine, q_norm_rope. That is a choice, op by op, here and at the top of
+ * backend.c (window_store, moe_dispatch); no other op of this back end falls back to `ref`. */
 #include "kernels/cpu/cpu.h"
 
 /* A ref body reads its scratch from a ctx: the thread's. */

@@ -7,7 +7,7 @@
 
 static const char why[] = "f32 sums in lanes over n_in against f64: 1e-6, then BF16 rounding flips where they meet a tie";
 
-/* s: n_out, n_in, dtype, y_dtype */
+/* s: n_out, n_in, dtype, y_dtype, factor?, NaN codes in one row of w and of x? */
 static const struct op_case linear_cases[] = {
     {"fp8 no rows", 0, {16, 128, KN_FP8, KN_BF16}, 1e-3, why},
     {"fp8 1x8x128", 1, {8, 128, KN_FP8, KN_BF16}, 1e-3, why},
@@ -17,6 +17,8 @@ static const struct op_case linear_cases[] = {
     {"fp8 4x257x512", 4, {257, 512, KN_FP8, KN_F32}, 1e-5, why},
     {"fp8 257x70x1152", 257, {70, 1152, KN_FP8, KN_BF16}, 1e-3, why},
     {"fp8 factor", 5, {33, 384, KN_FP8, KN_BF16, 1}, 1e-3, why},
+    {"fp8 NaN", 5, {11, 640, KN_FP8, KN_BF16, 0, 1}, 1e-3, why},
+    {"fp4 NaN", 5, {11, 640, KN_FP4, KN_BF16, 0, 1}, 1e-3, why},
     {"fp4 no rows", 0, {16, 128, KN_FP4, KN_BF16}, 1e-3, why},
     {"fp4 1x5x128", 1, {5, 128, KN_FP4, KN_BF16}, 1e-3, why},
     {"fp4 7x129x640", 7, {129, 640, KN_FP4, KN_BF16}, 1e-3, why},
@@ -60,6 +62,13 @@ static void linear_fill(const struct op_case *c, void *const p[], uint64_t *rng)
         op_fill_bf16(p[0], n, 1, rng);
     }
     op_fill_mat(dtype(c), c->s[0], c->s[1], p[2], p[3], rng);
+    if (c->s[5]) {
+        ((uint8_t *)p[0])[3 * c->s[1] + 77] = 0xff;
+        if (dtype(c) == KN_FP8)
+            ((uint8_t *)p[2])[2 * c->s[1] + 600] = 0x7f;
+        else
+            ((uint8_t *)p[3])[2 * (c->s[1] / 32) + 9] = 255;
+    }
 }
 
 static int linear_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[], int32_t n)
@@ -87,6 +96,7 @@ static double linear_formula(const struct op_case *c, void *const p[], int32_t n
 
     for (int64_t r = 0; r < n; r += n > 8 ? n / 8 : 1)
         for (int64_t o = 0; o < w.n_out; o += w.n_out > 16 ? 7 : 1) {
+            bool is_nan = c->s[5] && (r == 3 || o == 2);
             double sum = 0, got;
             for (int64_t i = 0; i < w.n_in; i++)
                 sum += x_at(c, p, r, i) * op_mat_at(&w, o, i);
@@ -94,8 +104,10 @@ static double linear_formula(const struct op_case *c, void *const p[], int32_t n
                 sum *= 0.3;
             got = c->s[3] == KN_F32 ? ((const float *)p[4])[r * w.n_out + o]
                                     : kn_bf16_f32(((const uint16_t *)p[4])[r * w.n_out + o]);
-            diff2 += (got - sum) * (got - sum);
-            want2 += sum * sum;
+            if (is_nan != (isnan(got) && isnan(sum)))
+                return INFINITY;
+            diff2 += is_nan ? 0 : (got - sum) * (got - sum);
+            want2 += is_nan ? 0 : sum * sum;
         }
     return sqrt(diff2 / want2);
 }

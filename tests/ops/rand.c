@@ -113,6 +113,6 @@ double op_mat_at(const struct kn_mat *m, int64_t o, int64_t i)
         return op_e4m3(((const uint8_t *)m->data)[at]) * ldexp(1, s - 127);
     }
     uint8_t byte = ((const uint8_t *)m->data)[at / 2], code = i % 2 ? byte >> 4 : byte & 15;
-    double v = e2m1[code & 7] * ldexp(1, m->scale[o * (m->n_in / 32) + i / 32] - 127);
+    double v = e2m1[code & 7] * kn_e8m0_f32(m->scale[o * (m->n_in / 32) + i / 32]);
     return code & 8 ? -v : v;
 }
