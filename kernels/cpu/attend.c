@@ -35,8 +35,16 @@ static void scores(const struct job *j, struct state *s, int n_head, int n)
     for (int i = 0; i < n_head * KN_ATTN_GROUP; i++)
         s->p[i] = -INFINITY;
     for (int e = 0; e < n; e += KN__TILE_COLS) {
-        struct kn__dot d = {.x = s->q, .x_stride = (size_t)dim, .w = s->entry + e * KN__K_BLOCK, .n_row = n_head,
-                            .n_col = KN__TILE_COLS, .k = dim, .acc = NULL, .is_first = true, .is_last = true, .y = s->dot};
+        struct kn__dot d = {.x = s->q,
+                            .x_stride = (size_t)dim,
+                            .w = s->entry + e * KN__K_BLOCK,
+                            .n_row = n_head,
+                            .n_col = KN__TILE_COLS,
+                            .k = dim,
+                            .acc = NULL,
+                            .is_first = true,
+                            .is_last = true,
+                            .y = s->dot};
         j->isa->dot(&d); /* entries behind the last are old ones: their scores are not taken */
         for (int h = 0; h < n_head; h++)
             for (int c = 0; c < KN__TILE_COLS && e + c < n; c++)
@@ -79,7 +87,8 @@ static void heads(void *arg, int64_t task, void *scratch)
     const struct kn_attend_args *a = j->a;
     struct state *s = scratch;
     int64_t row = task / j->n_part;
-    int head0 = (int)(task % j->n_part) * j->heads, n_head = a->n_head - head0 < j->heads ? a->n_head - head0 : j->heads;
+    int head0 = (int)(task % j->n_part) * j->heads,
+        n_head = a->n_head - head0 < j->heads ? a->n_head - head0 : j->heads;
     int D = a->kv.dim, R = a->kv.rope;
     struct kn__list l = kn__list_of(a, row);
     int n_slot = a->window + l.n_entry;

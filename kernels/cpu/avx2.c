@@ -14,8 +14,8 @@ static void clear_behind(float *to, int n)
 
 /* ---- decoding ---- */
 
-/* 16 words, the code in the upper byte -> two vectors of f32, 2^-8 of the value: E4M3 in the upper byte of a word is, moved
- * right by one, the half float of the value * 2^-8, subnormals included. */
+/* 16 words, the code in the upper byte -> two vectors of f32, 2^-8 of the value: E4M3 in the upper byte of a word is,
+ * moved right by one, the half float of the value * 2^-8, subnormals included. */
 static inline void put_halves(__m256i words, __m256 scale, float *lo, float *hi)
 {
     __m256i h = _mm256_and_si256(_mm256_srai_epi16(words, 1), _mm256_set1_epi16((short)0xbf80));
@@ -23,8 +23,8 @@ static inline void put_halves(__m256i words, __m256 scale, float *lo, float *hi)
     _mm256_store_ps(hi, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), scale));
 }
 
-/* 32 codes; order: even ones, odd ones, in two halves each as put_halves leaves them: 0 2 .. 14, 16 .. 30, 1 3 .., 17 ..
- * Returns a mask that is not 0 if one is NaN. */
+/* 32 codes; order: even ones, odd ones, in two halves each as put_halves leaves them: 0 2 .. 14, 16 .. 30, 1 3 .., 17
+ * .. Returns a mask that is not 0 if one is NaN. */
 static inline __m256i put_e4m3(__m256i q, __m256 scale, float *to)
 {
     const __m256i mag = _mm256_set1_epi8(127);
@@ -41,7 +41,8 @@ static float scale_of(uint8_t s)
     return kn_bits_f32(s == 255 ? 0x7fc00000 : u);
 }
 
-/* Codes [n] with one scale per 128. A NaN makes the whole row's sums NaN, as it must. ahead: bytes to prefetch from, or q */
+/* Codes [n] with one scale per 128. A NaN makes the whole row's sums NaN, as it must. ahead: bytes to prefetch from,
+ * or q */
 static void e4m3_row(const uint8_t *q, const uint8_t *s, int n, const uint8_t *ahead, float *to)
 {
     __m256i bad = _mm256_setzero_si256();
@@ -91,7 +92,8 @@ static void bf16_row(const uint16_t *x, int n, const uint16_t *ahead, float *to)
 /* Order of the FP4 decoding: slot j of a group holds element fp4_order[j]. */
 #define FP4_4(a)  (a), (a) + 4, (a) + 8, (a) + 12
 #define FP4_8(a)  FP4_4(a), FP4_4((a) + 32)
-static const uint8_t fp4_order[KN__GROUP] = {FP4_8(0), FP4_8(2), FP4_8(16), FP4_8(18), FP4_8(1), FP4_8(3), FP4_8(17), FP4_8(19)};
+static const uint8_t fp4_order[KN__GROUP] = {FP4_8(0), FP4_8(2), FP4_8(16), FP4_8(18),
+                                             FP4_8(1), FP4_8(3), FP4_8(17), FP4_8(19)};
 
 static inline void put_bf16_words(__m256i words, __m256 scale, float *to)
 {
@@ -103,11 +105,12 @@ static inline void put_bf16_words(__m256i words, __m256 scale, float *to)
 /* 32 E2M1 codes, one a byte -> their BF16 in two looked-up bytes. */
 static inline void put_e2m1(__m256i code, __m256 scale, float *to)
 {
-    const __m256i hi = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, (char)0x80, (char)0xbf, (char)0xbf, (char)0xbf, (char)0xc0,
-                      (char)0xc0, (char)0xc0, (char)0xc0));
-    const __m256i lo = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, (char)0x80, (char)0xc0, 0, 0x40, (char)0x80, (char)0xc0, 0,
-                                                                 0, (char)0x80, (char)0xc0, 0, 0x40, (char)0x80, (char)0xc0));
+    const __m256i hi = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40,
+                                                                 (char)0x80, (char)0xbf, (char)0xbf, (char)0xbf,
+                                                                 (char)0xc0, (char)0xc0, (char)0xc0, (char)0xc0));
+    const __m256i lo = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, (char)0x80, (char)0xc0, 0, 0x40, (char)0x80,
+                                                                 (char)0xc0, 0, 0, (char)0x80, (char)0xc0, 0, 0x40,
+                                                                 (char)0x80, (char)0xc0));
     __m256i h = _mm256_shuffle_epi8(hi, code), l = _mm256_shuffle_epi8(lo, code);
     put_bf16_words(_mm256_unpacklo_epi8(l, h), scale, to);
     put_bf16_words(_mm256_unpackhi_epi8(l, h), scale, to + 16);
@@ -303,7 +306,8 @@ static void quantize(const uint16_t *x, int k, uint8_t *q, uint8_t *s)
             v = _mm256_div_ps(v, scale);
             v = _mm256_max_ps(bottom, _mm256_min_ps(top, v)); /* a NaN in the second operand stays */
             __m256i c = e4m3_of(v);
-            c = _mm256_shuffle_epi8(c, _mm256_broadcastsi128_si256(_mm_set_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 12, 8, 4, 0)));
+            c = _mm256_shuffle_epi8(c, _mm256_broadcastsi128_si256(_mm_set_epi8(-1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                                                                -1, -1, -1, 12, 8, 4, 0)));
             int32_t lo = _mm256_extract_epi32(c, 0), hi = _mm256_extract_epi32(c, 4);
             memcpy(q + i, &lo, 4);
             memcpy(q + i + 4, &hi, 4);
@@ -333,7 +337,8 @@ static void scale(const uint16_t *x, float inv, const float *weight, int n, uint
     int i = 0;
 
     for (; i + LANES <= n; i += LANES)
-        put_bf16(y + i, _mm256_mul_ps(_mm256_mul_ps(get_bf16(x + i), _mm256_set1_ps(inv)), _mm256_loadu_ps(weight + i)));
+        put_bf16(y + i,
+                 _mm256_mul_ps(_mm256_mul_ps(get_bf16(x + i), _mm256_set1_ps(inv)), _mm256_loadu_ps(weight + i)));
     for (; i < n; i++)
         y[i] = kn_f32_bf16(kn_bf16_f32(x[i]) * inv * weight[i]);
 }
@@ -390,7 +395,8 @@ static inline __m256 exp8(__m256 x)
     const __m256 low = _mm256_set1_ps(-87.0f), high = _mm256_set1_ps(88.0f);
     __m256 is_zero = _mm256_cmp_ps(x, low, _CMP_LT_OQ), is_inf = _mm256_cmp_ps(x, high, _CMP_GT_OQ);
     __m256 v = _mm256_max_ps(low, _mm256_min_ps(high, x));
-    __m256 k = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 k = _mm256_round_ps(_mm256_mul_ps(v, _mm256_set1_ps(1.44269504f)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 r = _mm256_fnmadd_ps(k, _mm256_set1_ps(0.693359375f), v);
     r = _mm256_fnmadd_ps(k, _mm256_set1_ps(-2.12194440e-4f), r);
     __m256 p = _mm256_set1_ps(1.9875691500e-4f);
@@ -410,7 +416,8 @@ static inline __m256 exp8(__m256 x)
 /* n a multiple of LANES. */
 static void swiglu(const uint16_t *gate, const uint16_t *up, float limit, float weight, int n, uint16_t *h)
 {
-    const __m256 top = _mm256_set1_ps(limit > 0 ? limit : INFINITY), bottom = _mm256_set1_ps(limit > 0 ? -limit : -INFINITY);
+    const __m256 top = _mm256_set1_ps(limit > 0 ? limit : INFINITY),
+                 bottom = _mm256_set1_ps(limit > 0 ? -limit : -INFINITY);
     const __m256 one = _mm256_set1_ps(1), sign = _mm256_set1_ps(-0.0f);
 
     for (int i = 0; i < n; i += LANES) {
@@ -504,7 +511,8 @@ static float weights(float *score, float top)
 }
 
 /* 32 values of two heads (or of one, twice) in registers over all entries. */
-static void add_32(const float *p0, const float *p1, float shrink0, float shrink1, const float *e, int n, float *a0, float *a1)
+static void add_32(const float *p0, const float *p1, float shrink0, float shrink1, const float *e, int n, float *a0,
+                   float *a1)
 {
     __m256 s0[4], s1[4];
 
@@ -550,7 +558,8 @@ static void divide(const float *acc, float den, int n, uint16_t *o)
 
 static void index_entry(const uint8_t *page, int dim, int64_t n, int64_t i, int8_t *v, float *s)
 {
-    const __m128i twice = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12), nibble = _mm_set1_epi8(15);
+    const __m128i twice = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12),
+                  nibble = _mm_set1_epi8(15);
     const uint8_t *q = page + i * (dim / 2), *scale = page + kn_index_scale_offset(dim, n) + i * (dim / KN_INDEX_GROUP);
 
     for (int g = 0; g < dim; g += KN_INDEX_GROUP) {
@@ -563,8 +572,8 @@ static void index_entry(const uint8_t *page, int dim, int64_t n, int64_t i, int8
     }
 }
 
-static float index_score(const int8_t *q, const float *q_s, const float *w, int n_head, const int8_t *key, const float *key_s,
-                         int dim)
+static float index_score(const int8_t *q, const float *q_s, const float *w, int n_head, const int8_t *key,
+                         const float *key_s, int dim)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     int n_group = dim / KN_INDEX_GROUP;

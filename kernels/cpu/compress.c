@@ -18,8 +18,8 @@ static float *tail_row(const struct job *j, int32_t slot, int part, int32_t p)
     return j->a->tail + (((int64_t)slot * 2 + part) * j->ring + p % j->ring) * j->width;
 }
 
-/* Pool channels ch..ch+n over the block that ends at position p. With overlap the first-half channels of the block before
- * come first (absent for block 0), then the second-half channels of the own block. */
+/* Pool channels ch..ch+n over the block that ends at position p. With overlap the first-half channels of the block
+ * before come first (absent for block 0), then the second-half channels of the own block. */
 static void pool_block(const struct job *j, int32_t slot, int32_t p, int ch, int n, uint16_t *x)
 {
     const struct kn_compress_args *a = j->a;

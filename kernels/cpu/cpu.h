@@ -1,8 +1,8 @@
-/* kernels/cpu/cpu.h - what the ops of the cpu back end share: the device, rows split over threads, and the one matrix loop.
+/* kernels/cpu/cpu.h - what the ops of the cpu back end share: the device, rows split over threads, the matrix loop.
  * Owns:     struct kn__cpu, between open and close of the device; it hangs at ctx->stream.
  * Thread:   that of the ctx; tasks also on the pool's.
- * Limits:   KN__ROWS rows share one expansion of the weights; heads of at most KN__DIM_MAX values. FP8 weight scales up
- *           to 2^119 (they are applied together with a factor of 2^8).
+ * Limits:   KN__ROWS rows share one expansion of the weights; heads of at most KN__DIM_MAX values. FP8 weight scales
+ * up to 2^119 (they are applied together with a factor of 2^8).
  *
  * Work is split over output columns or over rows, never over the inputs of a sum (isa.h says why).
  */
@@ -61,12 +61,12 @@ void kn__rows_load(const struct kn_ctx *ctx, const struct kn__rows *rows, enum k
 /* ---- the matrix loop (gemm.c) ---- */
 
 /* mem->y[r][c] = sum of x[r] * w[o+c], r < n_row, c < n_col <= KN__TILE_COLS. x: expanded rows, stride apart. */
-void kn__tile(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride, int n_row,
-              struct kn__tile_mem *mem);
+void kn__tile(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride,
+              int n_row, struct kn__tile_mem *mem);
 
 /* BF16 of n_col outputs from o on into y [n_row, y_stride]. */
-void kn__cols_bf16(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride,
-                   int n_row, struct kn__tile_mem *mem, uint16_t *y, int64_t y_stride);
+void kn__cols_bf16(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x,
+                   size_t stride, int n_row, struct kn__tile_mem *mem, uint16_t *y, int64_t y_stride);
 
 /* ---- rows of one op split over the threads ---- */
 

@@ -58,8 +58,8 @@ void kn__rows_load(const struct kn_ctx *ctx, const struct kn__rows *rows, enum k
     kn__rows_run(ctx, n, 4, load_rows, &l);
 }
 
-void kn__tile(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride, int n_row,
-              struct kn__tile_mem *mem)
+void kn__tile(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride,
+              int n_row, struct kn__tile_mem *mem)
 {
     struct kn__dot d = {.x_stride = stride, .w = mem->w, .n_row = n_row, .n_col = n_col <= 4 ? 4 : KN__TILE_COLS,
                         .acc = mem->acc, .y = mem->y};
@@ -79,8 +79,8 @@ void kn__tile(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int 
     }
 }
 
-void kn__cols_bf16(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride,
-                   int n_row, struct kn__tile_mem *mem, uint16_t *y, int64_t y_stride)
+void kn__cols_bf16(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x,
+                   size_t stride, int n_row, struct kn__tile_mem *mem, uint16_t *y, int64_t y_stride)
 {
     for (int c0 = 0; c0 < n_col; c0 += KN__TILE_COLS) {
         int n = n_col - c0 < KN__TILE_COLS ? n_col - c0 : KN__TILE_COLS;

@@ -28,7 +28,8 @@ static void entries(void *arg, int64_t task, void *scratch)
     int32_t end = i0 + ENTRIES < n ? i0 + ENTRIES : n, slot = b->seq_slot[b->row_seq[row]];
     int n_group = a->dim / KN_INDEX_GROUP;
     int8_t *q = scratch, *key = q + a->n_head * a->dim;
-    float *q_s = (float *)(void *)(key + KN__DIM_MAX), *w = q_s + a->n_head * n_group, key_s[KN__DIM_MAX / KN_INDEX_GROUP];
+    float *q_s = (float *)(void *)(key + KN__DIM_MAX), *w = q_s + a->n_head * n_group,
+          key_s[KN__DIM_MAX / KN_INDEX_GROUP];
 
     if (i0 >= end)
         return;

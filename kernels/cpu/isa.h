@@ -52,7 +52,8 @@ struct kn__isa {
     void (*quantize)(const uint16_t *x, int k, uint8_t *q, uint8_t *s);
     /* y = x * inv * weight, BF16 out. */
     void (*scale)(const uint16_t *x, float inv, const float *weight, int n, uint16_t *y);
-    /* u = sum_j pre[j] X[j], and X[k] = post[k] y + sum_j comb[j][k] X[j] of one row (spec section 4, steps 3 and 4). */
+    /* u = sum_j pre[j] X[j], and X[k] = post[k] y + sum_j comb[j][k] X[j] of one row (spec section 4, steps 3 and 4).
+     */
     void (*hc_in)(const uint16_t *X, const float *pre, int hc, int d, uint16_t *u);
     void (*hc_out)(const uint16_t *y, const float *post, const float *comb, int hc, int d, uint16_t *X);
     /* h = silu(gate) * up * weight with the clamps of spec section 8, BF16 out; limit 0: no clamp. */
@@ -76,8 +77,8 @@ struct kn__isa {
     /* Indexer (spec section 7). One page entry -> twice its E2M1 values [dim] and its scales / 2 [dim/32]. */
     void (*index_entry)(const uint8_t *page, int dim, int64_t n, int64_t i, int8_t *v, float *s);
     /* sum over heads of w[h] * relu(q[h] . key); NaN gives -infinity. */
-    float (*index_score)(const int8_t *q, const float *q_s, const float *w, int n_head, const int8_t *key, const float *key_s,
-                         int dim);
+    float (*index_score)(const int8_t *q, const float *q_s, const float *w, int n_head, const int8_t *key,
+                         const float *key_s, int dim);
 };
 
 /* The best that this machine runs, or NULL; *missing then names what it lacks. */

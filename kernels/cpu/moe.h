@@ -15,6 +15,7 @@ struct kn__segment {
 
 /* Rows `row`.. of all, at most n_max of them, as segments of one expert each (list: n_expert elements). Returns the
  * segments; *n: the rows. offset NULL: one expert that has all n_row_max rows. */
-int kn__segments(const int32_t *offset, int n_expert, int64_t n_row_max, int64_t row, int n_max, struct kn__segment *list, int *n);
+int kn__segments(const int32_t *offset, int n_expert, int64_t n_row_max, int64_t row, int n_max,
+                 struct kn__segment *list, int *n);
 
 #endif

@@ -31,7 +31,8 @@ int kn__cpu_moe_down(struct kn_ctx *ctx, const struct kn_moe_down_args *a)
     KN__NEED(a->d % KN_ACT_GROUP == 0 && a->inter % KN_ACT_GROUP == 0 && seg);
     KN__NEED(kn__rows_init(&j.rows, &s, a->inter, 1) == 0);
     j.seg = seg;
-    for (; (n_seg = kn__segments(a->offset, n_expert, a->n_row_max, j.row0, j.rows.n_max, seg, &n_row)) > 0; j.row0 += n_row) {
+    for (; (n_seg = kn__segments(a->offset, n_expert, a->n_row_max, j.row0, j.rows.n_max, seg, &n_row)) > 0;
+         j.row0 += n_row) {
         kn__rows_load(ctx, &j.rows, a->w_dtype, &a->h, j.row0, n_row, a->inter);
         kn__pool_run(kn__cpu(ctx)->pool, (int64_t)n_seg * (a->d / KN__COL_GROUP), columns, &j);
     }

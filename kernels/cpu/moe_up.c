@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-int kn__segments(const int32_t *offset, int n_expert, int64_t n_row_max, int64_t row, int n_max, struct kn__segment *list, int *n)
+int kn__segments(const int32_t *offset, int n_expert, int64_t n_row_max, int64_t row, int n_max,
+                 struct kn__segment *list, int *n)
 {
     int n_seg = 0;
 
@@ -66,7 +67,8 @@ int kn__cpu_moe_up(struct kn_ctx *ctx, const struct kn_moe_up_args *a)
     KN__NEED(a->d % KN_ACT_GROUP == 0 && a->inter % KN_ACT_GROUP == 0 && seg);
     KN__NEED(kn__rows_init(&j.rows, &s, a->d, 1) == 0);
     j.seg = seg;
-    for (; (n_seg = kn__segments(a->offset, n_expert, a->n_row_max, j.row0, j.rows.n_max, seg, &n_row)) > 0; j.row0 += n_row) {
+    for (; (n_seg = kn__segments(a->offset, n_expert, a->n_row_max, j.row0, j.rows.n_max, seg, &n_row)) > 0;
+         j.row0 += n_row) {
         kn__rows_load(ctx, &j.rows, a->w_dtype, &a->x, j.row0, n_row, a->d);
         kn__pool_run(kn__cpu(ctx)->pool, (int64_t)n_seg * (a->inter / KN__COL_GROUP), columns, &j);
     }

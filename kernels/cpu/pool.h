@@ -4,8 +4,9 @@
  * Thread:   run is called by the thread that opened the pool; tasks run on it and on the pool's.
  * Limits:   KN__POOL_THREADS_MAX threads.
  *
- * Which thread takes a task is left to chance, so a task's result must depend on its number alone. Threads spin for some
- * microseconds between jobs, then sleep; a job never waits for a thread that has not woken up in time to take part.
+ * Which thread takes a task is left to chance, so a task's result must depend on its number alone. Threads spin for
+ * some microseconds between jobs, then sleep; a job never waits for a thread that has not woken up in time to take
+ * part.
  */
 #ifndef KERNELS_CPU_POOL_H
 #define KERNELS_CPU_POOL_H

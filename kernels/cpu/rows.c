@@ -1,7 +1,7 @@
 /* The ops that work row by row and are small beside the matrices: rows over the threads. Where the body of `ref` is
- * already the right one (it rounds where the spec says, and its time does not matter), it is called as it is, per run of
- * rows: rope_angles, embed, moe_route, moe_combine, q_norm_rope. That is a choice, op by op, here and at the top of
- * backend.c (window_store, moe_dispatch); no other op of this back end falls back to `ref`. */
+ * already the right one (it rounds where the spec says, and its time does not matter), it is called as it is, per run
+ * of rows: rope_angles, embed, moe_route, moe_combine, q_norm_rope. That is a choice, op by op, here and at the top
+ * of backend.c (window_store, moe_dispatch); no other op of this back end falls back to `ref`. */
 #include "kernels/cpu/cpu.h"
 
 /* A ref body reads its scratch from a ctx: the thread's. */
@@ -131,7 +131,8 @@ int kn__cpu_index_query(struct kn_ctx *ctx, const struct kn_index_query_args *a)
     struct job j = {kn__cpu(ctx)->isa, a};
     int dim = a->dim;
 
-    KN__NEED(dim >= KN_INDEX_GROUP && dim <= KN__DIM_MAX && (dim & (dim - 1)) == 0 && a->rope % 2 == 0 && a->rope <= dim);
+    KN__NEED(dim >= KN_INDEX_GROUP && dim <= KN__DIM_MAX && (dim & (dim - 1)) == 0 && a->rope % 2 == 0 &&
+             a->rope <= dim);
     kn__rows_run(ctx, a->n_tok, 1, index_query_rows, &j);
     return 0;
 }

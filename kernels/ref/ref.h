@@ -103,8 +103,8 @@ void kn__choose(const float *score, int n, int top_k, int32_t *choice);
 /* pre, post and comb of row r (spec section 4, steps 1 and 2) from m = fn . X and inv = rsqrt(mean(X^2) + eps). */
 void kn__hc_weights(const struct kn_hc_pre_args *a, int64_t r, const float *m, float inv);
 
-/* The finished entry of a block of compress: x bf16 [dim] pooled -> norm, rope, stored in the pool. p: last position of the
- * block. x is changed; tmp f64 [dim]. */
+/* The finished entry of a block of compress: x bf16 [dim] pooled -> norm, rope, stored in the pool. p: last position
+ * of the block. x is changed; tmp f64 [dim]. */
 void kn__compress_put(const struct kn_compress_args *a, int32_t slot, int32_t p, uint16_t *x, double *tmp);
 
 /* KV page of entry i of the sequence in slot: pool, 128/ratio entries a block. */

@@ -80,7 +80,8 @@ static void prefill_then_decode(struct run *r, int n_prefill)
     eng_seq_close(r->eng, &seq);
 }
 
-/* The engine anew, with another number of threads (a back end without threads is the same again): the bits of before. */
+/* The engine anew, with another number of threads (a back end without threads is the same again): the bits of before.
+ */
 static void with_threads(struct run *r, const char *backend, int n_threads)
 {
     eng_close(&r->eng);

@@ -1,11 +1,12 @@
-/* linear and linear_group. Shapes: rows 0, 1, 2, 3, 4, 5, odd, over the row tile; outputs that are no multiple of a column
- * tile; inputs of one and several k blocks, and of BF16 and F32 matrices also odd ones.
- * Formula: f64 dot products over an independent decoding. */
+/* linear and linear_group. Shapes: rows 0, 1, 2, 3, 4, 5, odd, over the row tile; outputs that are no multiple of a
+ * column tile; inputs of one and several k blocks, and of BF16 and F32 matrices also odd ones. Formula: f64 dot
+ * products over an independent decoding. */
 #include "tests/ops/op.h"
 
 #include <math.h>
 
-static const char why[] = "f32 sums in lanes over n_in against f64: 1e-6, then BF16 rounding flips where they meet a tie";
+static const char why[] =
+    "f32 sums in lanes over n_in against f64: 1e-6, then BF16 rounding flips where they meet a tie";
 
 /* s: n_out, n_in, dtype, y_dtype, factor?, NaN codes in one row of w and of x? */
 static const struct op_case linear_cases[] = {
@@ -86,7 +87,8 @@ static double x_at(const struct op_case *c, void *const p[], int64_t r, int64_t 
     int64_t k = c->s[1];
     if (!is_quantized(c))
         return kn_bf16_f32(((const uint16_t *)p[0])[r * k + i]);
-    return op_e4m3(((const uint8_t *)p[0])[r * k + i]) * ldexp(1, ((const uint8_t *)p[1])[r * (k / 128) + i / 128] - 127);
+    return op_e4m3(((const uint8_t *)p[0])[r * k + i]) *
+           ldexp(1, ((const uint8_t *)p[1])[r * (k / 128) + i / 128] - 127);
 }
 
 static double linear_formula(const struct op_case *c, void *const p[], int32_t n)
@@ -149,8 +151,9 @@ static void group_fill(const struct op_case *c, void *const p[], uint64_t *rng)
 static int group_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[], int32_t n)
 {
     struct kn_act y = {p[3], c->s[4] ? NULL : p[4], c->s[4] ? NULL : p[5]};
-    return ops->linear_group(ctx, &(struct kn_linear_group_args){.n = n, .n_group = c->s[3], .x = p[0],
-                                                                 .w = op_mat(dtype(c), c->s[0], c->s[1], p[1], p[2]), .y = y});
+    return ops->linear_group(
+        ctx, &(struct kn_linear_group_args){
+                 .n = n, .n_group = c->s[3], .x = p[0], .w = op_mat(dtype(c), c->s[0], c->s[1], p[1], p[2]), .y = y});
 }
 
 static double group_formula(const struct op_case *c, void *const p[], int32_t n)

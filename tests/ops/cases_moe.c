@@ -1,5 +1,5 @@
-/* The five ops of the mixture of experts. Expert rows are grouped by the expert of each row, so that subsets of rows are
- * again valid calls; one expert without rows is always among them. */
+/* The five ops of the mixture of experts. Expert rows are grouped by the expert of each row, so that subsets of rows
+ * are again valid calls; one expert without rows is always among them. */
 #include "tests/ops/op.h"
 
 #include <math.h>
@@ -7,7 +7,8 @@
 
 enum { EXPERTS_MAX = 8 };
 
-static const char why[] = "f32 sums and exponentials against f64; BF16 rounding of gate, up and h flips where a sum meets a tie";
+static const char why[] =
+    "f32 sums and exponentials against f64; BF16 rounding of gate, up and h flips where a sum meets a tie";
 
 /* s: d, inter, dtype, n_expert (0: shared expert, offset NULL), weight?, limit */
 static const struct op_case up_cases[] = {
@@ -123,11 +124,17 @@ static int up_run(const struct op_case *c, const struct kn_ops *ops, struct kn_c
         e[i].w1 = mat_of(c, c->s[1], c->s[0], p[4], p[5], i);
         e[i].w3 = mat_of(c, c->s[1], c->s[0], p[6], p[7], i);
     }
-    return ops->moe_up(ctx, &(struct kn_moe_up_args){
-                                .n_row_max = n, .n_expert = n_expert(c), .d = c->s[0], .inter = c->s[1],
-                                .w_dtype = (enum kn_dtype)c->s[2], .limit = (float)c->s[5], .expert = e,
-                                .offset = offsets(c, p[2], n, offset), .x = act_of(c, p), .weight = c->s[4] ? p[3] : NULL,
-                                .h = {p[8], p[9], p[10]}});
+    return ops->moe_up(ctx, &(struct kn_moe_up_args){.n_row_max = n,
+                                                     .n_expert = n_expert(c),
+                                                     .d = c->s[0],
+                                                     .inter = c->s[1],
+                                                     .w_dtype = (enum kn_dtype)c->s[2],
+                                                     .limit = (float)c->s[5],
+                                                     .expert = e,
+                                                     .offset = offsets(c, p[2], n, offset),
+                                                     .x = act_of(c, p),
+                                                     .weight = c->s[4] ? p[3] : NULL,
+                                                     .h = {p[8], p[9], p[10]}});
 }
 
 const struct op_def op_def_moe_up = {
@@ -320,12 +327,21 @@ static void dispatch_fill(const struct op_case *c, void *const p[], uint64_t *rn
     op_fill_f32(p[4], (size_t)c->n * (size_t)c->s[1], 1, rng);
 }
 
-static int dispatch_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[], int32_t n)
+static int dispatch_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[],
+                        int32_t n)
 {
-    return ops->moe_dispatch(ctx, &(struct kn_moe_dispatch_args){
-                                      .n_tok = n, .d = c->s[0], .top_k = c->s[1], .first = c->s[2], .n_local = c->s[3],
-                                      .x = {p[0], p[1], p[2]}, .id = p[3], .weight = p[4], .offset = p[5], .place = p[6],
-                                      .gx = {p[7], p[8], p[9]}, .gw = p[10]});
+    return ops->moe_dispatch(ctx, &(struct kn_moe_dispatch_args){.n_tok = n,
+                                                                 .d = c->s[0],
+                                                                 .top_k = c->s[1],
+                                                                 .first = c->s[2],
+                                                                 .n_local = c->s[3],
+                                                                 .x = {p[0], p[1], p[2]},
+                                                                 .id = p[3],
+                                                                 .weight = p[4],
+                                                                 .offset = p[5],
+                                                                 .place = p[6],
+                                                                 .gx = {p[7], p[8], p[9]},
+                                                                 .gw = p[10]});
 }
 
 /* Every pair of a local expert has a place among its expert's rows, in row order, with its activations. */
@@ -383,7 +399,8 @@ static void combine_fill(const struct op_case *c, void *const p[], uint64_t *rng
     op_fill_bf16(p[3], (size_t)c->n * (size_t)c->s[0], 1, rng);
 }
 
-static int combine_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[], int32_t n)
+static int combine_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[],
+                       int32_t n)
 {
     int32_t place[128 * 8];
     for (int i = 0; i < n * c->s[1]; i++)

@@ -41,7 +41,8 @@ static double angle_formula(const struct op_case *c, void *const p[], int32_t n)
     double worst = 0;
     for (int i = 0; i < n * c->s[0]; i++) {
         float angle = (float)((const int32_t *)p[0])[i / c->s[0]] * ((const float *)p[1])[i % c->s[0]];
-        double d0 = fabs(((const float *)p[2])[2 * i] - cos(angle)), d1 = fabs(((const float *)p[2])[2 * i + 1] - sin(angle));
+        double d0 = fabs(((const float *)p[2])[2 * i] - cos(angle)),
+               d1 = fabs(((const float *)p[2])[2 * i + 1] - sin(angle));
         worst = fmax(worst, fmax(d0, d1));
     }
     return worst;
@@ -82,7 +83,8 @@ static double embed_formula(const struct op_case *c, void *const p[], int32_t n)
 {
     int64_t d = c->s[1];
     for (int64_t i = 0; i < n * c->s[0] * d; i++)
-        if (((const uint16_t *)p[2])[i] != ((const uint16_t *)p[1])[((const int32_t *)p[0])[i / d / c->s[0]] * d + i % d])
+        if (((const uint16_t *)p[2])[i] !=
+            ((const uint16_t *)p[1])[((const int32_t *)p[0])[i / d / c->s[0]] * d + i % d])
             return INFINITY;
     return 0;
 }
@@ -198,7 +200,8 @@ const struct op_def op_def_rmsnorm = {
 
 /* ---- q_norm_rope: s: H, D, R. A head that turns by all angles keeps its length up to BF16 (1 after the norm). ---- */
 
-static const char why_q[] = "the mean of D rounded squares is rounded to BF16: a sum in f32 may flip it, a factor of 2^-8 for a head";
+static const char why_q[] =
+    "the mean of D rounded squares is rounded to BF16: a sum in f32 may flip it, a factor of 2^-8 for a head";
 static const struct op_case q_cases[] = {
     {"no rows", 0, {2, 64, 16}, 4e-3, why_q},
     {"1 row", 1, {1, 64, 64}, 4e-3, why_q},
@@ -404,8 +407,9 @@ const struct op_def op_def_hc_pre = {
 };
 
 static const struct op_case post_cases[] = {
-    {"no rows", 0, {4, 128}, 1e-3, why_bf16}, {"1 row", 1, {4, 128}, 1e-3, why_bf16}, {"odd", 7, {3, 77}, 1e-3, why_bf16},
-    {"one stream", 3, {1, 5}, 1e-3, why_bf16}, {"large", 67, {4, 1024}, 1e-3, why_bf16},
+    {"no rows", 0, {4, 128}, 1e-3, why_bf16}, {"1 row", 1, {4, 128}, 1e-3, why_bf16},
+    {"odd", 7, {3, 77}, 1e-3, why_bf16},      {"one stream", 3, {1, 5}, 1e-3, why_bf16},
+    {"large", 67, {4, 1024}, 1e-3, why_bf16},
 };
 
 static int post_bufs(const struct op_case *c, struct op_buf b[OP_BUFS_MAX])
@@ -465,9 +469,18 @@ static void head_fill(const struct op_case *c, void *const p[], uint64_t *rng)
 static int head_run(const struct op_case *c, const struct kn_ops *ops, struct kn_ctx *ctx, void *const p[], int32_t n)
 {
     int32_t hc = c->s[0], d = c->s[1];
-    return ops->hc_head(ctx, &(struct kn_hc_head_args){.n = n, .hc = hc, .d = d, .hc_eps = 1e-6f, .rms_eps = 1e-6f,
-                                                       .X = p[1], .row = p[0], .fn = op_mat(KN_F32, hc, hc * d, p[2], NULL),
-                                                       .base = p[3], .scale = p[4], .norm = p[5], .y = p[6]});
+    return ops->hc_head(ctx, &(struct kn_hc_head_args){.n = n,
+                                                       .hc = hc,
+                                                       .d = d,
+                                                       .hc_eps = 1e-6f,
+                                                       .rms_eps = 1e-6f,
+                                                       .X = p[1],
+                                                       .row = p[0],
+                                                       .fn = op_mat(KN_F32, hc, hc * d, p[2], NULL),
+                                                       .base = p[3],
+                                                       .scale = p[4],
+                                                       .norm = p[5],
+                                                       .y = p[6]});
 }
 
 const struct op_def op_def_hc_head = {

@@ -4,8 +4,8 @@
  * Limits:   OP_BUFS_MAX buffers an op; n rows as the case says.
  * Source:   docs/STYLE.md 5.6 and 5.8.
  *
- * A case file describes the buffers of an op (whose row r is row_bytes long, or that have a fixed size), how to fill the
- * inputs, and how to call it with n rows. From that the runner proves, on every back end that is built in:
+ * A case file describes the buffers of an op (whose row r is row_bytes long, or that have a fixed size), how to fill
+ * the inputs, and how to call it with n rows. From that the runner proves, on every back end that is built in:
  *   - nothing is written outside the outputs, no input is changed, every output byte is written, twice the same bits
  *   - any subset of the rows, in other company and order, gives the same bits for each row; so do 1, 2 and 3 threads
  *   - `ref` agrees with the formula of the case file where it has one; other back ends agree with `ref` within the

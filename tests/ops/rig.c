@@ -6,8 +6,19 @@
 struct kn_limits op_limits(void)
 {
     return (struct kn_limits){
-        .n_tok = 700, .n_in = 4096, .n_out = 4096, .n_head = 9, .dim = 512, .window = 128, .top_k = 512, .index_dim = 128,
-        .index_n_head = 8, .context = 2048, .n_expert = 64, .inter = 512, .d = 1024,
+        .n_tok = 700,
+        .n_in = 4096,
+        .n_out = 4096,
+        .n_head = 9,
+        .dim = 512,
+        .window = 128,
+        .top_k = 512,
+        .index_dim = 128,
+        .index_n_head = 8,
+        .context = 2048,
+        .n_expert = 64,
+        .inter = 512,
+        .d = 1024,
     };
 }
 

@@ -1,5 +1,5 @@
-/* Proves what op.h promises for every op that works row by row. How: each case of each op is run on every back end that is
- * built in, with poisoned and guarded outputs, as a whole and in pieces, and compared with `ref`. */
+/* Proves what op.h promises for every op that works row by row. How: each case of each op is run on every back end
+ * that is built in, with poisoned and guarded outputs, as a whole and in pieces, and compared with `ref`. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -86,8 +86,8 @@ static void drop(const struct bench *t, void *p[OP_BUFS_MAX])
 }
 
 /* Same bits as whole[] (a run of all rows), row for row. */
-static void check_bits(const struct bench *t, const struct rig *r, const char *how, void *const whole[], void *const p[],
-                       const int32_t *row, int32_t n)
+static void check_bits(const struct bench *t, const struct rig *r, const char *how, void *const whole[],
+                       void *const p[], const int32_t *row, int32_t n)
 {
     for (int i = 0; i < t->n_buf; i++) {
         const struct op_buf *b = &t->buf[i];

@@ -1,7 +1,8 @@
-/* Proves the ops over sequences (compress, index_topk, attend, window_store): they agree with `ref`, and the result of a token
- * does not depend on how its sequence is cut into steps, on the other sequences of a step or on the number of threads,
- * bit for bit; nothing is written outside. How: two sequences of random rows run through a schedule of steps (all at
- * once; pieces; one by one; interleaved), with caches that start as poison; outputs and caches are compared. */
+/* Proves the ops over sequences (compress, index_topk, attend, window_store): they agree with `ref`, and the result
+ * of a token does not depend on how its sequence is cut into steps, on the other sequences of a step or on the number
+ * of threads, bit for bit; nothing is written outside. How: two sequences of random rows run through a schedule of
+ * steps (all at once; pieces; one by one; interleaved), with caches that start as poison; outputs and caches are
+ * compared. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -21,8 +22,8 @@ struct seq_case {
     double entry_tol, score_tol, o_tol;
 };
 
-/* Bounds. Entries: one E4M3 or E2M1 step in few values, where exp in f32 flips a BF16 rounding. Scores: f32 sums. o: f32
- * sums, and a probability that rounds to the other BF16 value. */
+/* Bounds. Entries: one E4M3 or E2M1 step in few values, where exp in f32 flips a BF16 rounding. Scores: f32 sums. o:
+ * f32 sums, and a probability that rounds to the other BF16 value. */
 static const struct seq_case cases[] = {
     {"window", 64, 16, 8, 2, 0, 0, 0, 0, {21, 1}, 0, 0, 3e-3},
     {"window, real head", 512, 64, 128, 9, 0, 0, 0, 0, {150, 3}, 0, 0, 3e-3},
@@ -104,7 +105,8 @@ static void world_make(struct world *w, const struct seq_case *c, uint64_t seed)
 
 static void world_drop(struct world *w)
 {
-    void *all[] = {w->q, w->raw, w->iq, w->iw, w->k, w->g, w->ik, w->ig, w->ape, w->iape, w->norm, w->inorm, w->freq, w->sink};
+    void *all[] = {w->q,  w->raw, w->iq,   w->iw,   w->k,     w->g,    w->ik,
+                   w->ig, w->ape, w->iape, w->norm, w->inorm, w->freq, w->sink};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mem_free(all[i]);
 }
@@ -174,8 +176,8 @@ static void compress(const struct world *w, struct rig *r, const struct kn_batch
     guard_free(g);
 }
 
-/* One step over rows row[] (grouped by sequence). The inputs of attention come from `ref`'s bodies of the row ops, so that
- * only the ops under test differ. */
+/* One step over rows row[] (grouped by sequence). The inputs of attention come from `ref`'s bodies of the row ops, so
+ * that only the ops under test differ. */
 static void step(const struct world *w, struct rig *r, struct rig *ref, const struct kn_batch *b, const int32_t *row,
                  struct outs *o)
 {
@@ -198,8 +200,8 @@ static void step(const struct world *w, struct rig *r, struct rig *ref, const st
         uint8_t *iq_page = guard_alloc(kn_index_page_bytes(c->index_dim, (int64_t)n * c->index_head));
         float *score = guard_alloc((size_t)n * (size_t)w->score_stride * 4);
         compress(w, r, b, row, true, o);
-        ref->backend->ops->index_query(&ref->ctx, &(struct kn_index_query_args){n, c->index_head, c->index_dim, c->rope, iq,
-                                                                               cs, iq_page});
+        ref->backend->ops->index_query(
+            &ref->ctx, &(struct kn_index_query_args){n, c->index_head, c->index_dim, c->rope, iq, cs, iq_page});
         choice = guard_alloc((size_t)n * (size_t)c->top_k * 4);
         RUN(index_topk, .batch = b, .ratio = 4, .n_head = c->index_head, .dim = c->index_dim, .top_k = c->top_k,
             .q_page = iq_page, .w = iw, .pool = o->p[INDEX_POOL], .page_bytes = w->index_page_bytes, .choice = choice,
@@ -211,8 +213,8 @@ static void step(const struct world *w, struct rig *r, struct rig *ref, const st
     }
     uint16_t *out = guard_alloc(q_bytes * (size_t)n);
     RUN(attend, .batch = b, .n_head = c->n_head, .window = c->window, .ratio = c->ratio, .top_k = c->top_k,
-        .kv = kv_of(c), .q = q, .cs = cs, .sink = w->sink, .fresh = page, .ring = o->p[RING], .ring_bytes = w->ring_bytes,
-        .pool = o->p[POOL], .page_bytes = w->page_bytes, .choice = choice, .o = out);
+        .kv = kv_of(c), .q = q, .cs = cs, .sink = w->sink, .fresh = page, .ring = o->p[RING],
+        .ring_bytes = w->ring_bytes, .pool = o->p[POOL], .page_bytes = w->page_bytes, .choice = choice, .o = out);
     RUN(window_store, .batch = b, .window = c->window, .kv = kv_of(c), .fresh = page, .ring = o->p[RING],
         .ring_bytes = w->ring_bytes);
     scatter(o->p[O], q_bytes, row, n, out);
@@ -226,11 +228,13 @@ static void step(const struct world *w, struct rig *r, struct rig *ref, const st
 }
 
 /* All tokens of both sequences in steps: at most size[i] of sequence i per step; swap: the order in the batch. */
-static void schedule(const struct world *w, struct rig *r, struct rig *ref, const int32_t size[SEQS], bool swap, struct outs *o)
+static void schedule(const struct world *w, struct rig *r, struct rig *ref, const int32_t size[SEQS], bool swap,
+                     struct outs *o)
 {
     static const int32_t slot_of[SEQS] = {2, 0};
     int32_t block[SLOTS * 4] = {0}, at[SEQS] = {0}, total = w->total;
-    int32_t *mem = mem_array((size_t)(3 * total), sizeof *mem), *row = mem, *row_seq = mem + total, *row_pos = mem + 2 * total;
+    int32_t *mem = mem_array((size_t)(3 * total), sizeof *mem), *row = mem, *row_seq = mem + total,
+            *row_pos = mem + 2 * total;
 
     for (int i = 0; i < SEQS; i++)
         for (int j = 0; j < 4; j++) /* blocks in no order, some never used */
@@ -268,21 +272,25 @@ static void schedule(const struct world *w, struct rig *r, struct rig *ref, cons
 }
 
 /* Caches and outputs of two schedules; page padding keeps its poison in both. */
-static void check_same(const struct world *w, const struct rig *r, const char *how, const struct outs *a, const struct outs *b)
+static void check_same(const struct world *w, const struct rig *r, const char *how, const struct outs *a,
+                       const struct outs *b)
 {
     for (int i = 0; i < OUTS; i++) {
         size_t at = compare_bits(b->p[i], a->p[i], a->bytes[i]);
         if (at < a->bytes[i])
-            fail_msg("%s on %s, %s: %s has other bits at byte %zu", w->c->label, r->backend->name, how, out_names[i], at);
+            fail_msg("%s on %s, %s: %s has other bits at byte %zu", w->c->label, r->backend->name, how, out_names[i],
+                     at);
     }
 }
 
-static void check_against_ref(const struct world *w, const struct rig *r, const struct outs *want, const struct outs *got)
+static void check_against_ref(const struct world *w, const struct rig *r, const struct outs *want,
+                              const struct outs *got)
 {
     struct compare c = compare_bf16(got->p[O], want->p[O], want->bytes[O] / 2);
 
     if (!compare_rel_ok(&c, w->c->o_tol))
-        fail_msg("%s on %s: o rel %g > %g, %zu mask faults", w->c->label, r->backend->name, c.rel, w->c->o_tol, c.n_mask);
+        fail_msg("%s on %s: o rel %g > %g, %zu mask faults", w->c->label, r->backend->name, c.rel, w->c->o_tol,
+                 c.n_mask);
     c = compare_f32(got->p[SCORE], want->p[SCORE], want->bytes[SCORE] / 4);
     if (!compare_rel_ok(&c, w->c->score_tol))
         fail_msg("%s on %s: scores rel %g > %g, %zu mask faults", w->c->label, r->backend->name, c.rel, w->c->score_tol,

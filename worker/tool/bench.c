@@ -28,8 +28,8 @@ struct figures {
     char numerics[ENG_NUMERICS_MAX];
 };
 
-/* Weight bytes that one decode step of n_batch tokens reads: all but the embedding and the experts that nobody chose. How
- * many of n_expert are chosen is the mean of a uniform choice (with one token: exactly num_experts_per_tok). */
+/* Weight bytes that one decode step of n_batch tokens reads: all but the embedding and the experts that nobody chose.
+ * How many of n_expert are chosen is the mean of a uniform choice (with one token: exactly num_experts_per_tok). */
 static int step_bytes(const char *dir, int64_t n_batch, double *bytes, struct err *err)
 {
     struct mdl_ckpt *ckpt = NULL;
@@ -66,7 +66,8 @@ static uint64_t rss(void)
 
 static int32_t token_of(int64_t seq, int64_t pos, int32_t n_vocab)
 {
-    uint64_t z = ((uint64_t)seq << 32 | (uint64_t)pos) * 0x9e3779b97f4a7c15u; /* any tokens: speed does not depend on them */
+    uint64_t z = ((uint64_t)seq << 32 | (uint64_t)pos) *
+                 0x9e3779b97f4a7c15u; /* any tokens: speed does not depend on them */
     return (int32_t)((z >> 33) % (uint64_t)n_vocab);
 }
 
@@ -189,12 +190,15 @@ static void print(const struct bench *b, const struct figures *f)
                ", \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"bytes_per_token\": %.0f, \"read_gbps\": %.2f, "
                "\"rss_bytes\": %" PRIu64 ", \"ceiling_read_gbps\": %.2f, \"ceiling_fma_gflops\": %.1f}\n",
                b->backend, f->numerics, f->ceiling_threads, b->n_prompt, b->n_decode, b->n_batch, f->prefill_tps,
-               f->decode_tps, f->bytes_per_token, f->read_gbps, f->rss_bytes, f->ceiling_read_gbps, f->ceiling_fma_gflops);
+               f->decode_tps, f->bytes_per_token, f->read_gbps, f->rss_bytes, f->ceiling_read_gbps,
+               f->ceiling_fma_gflops);
         return;
     }
     printf("back end     %s (%s), %" PRIu64 " threads\n", b->backend, f->numerics, f->ceiling_threads);
-    printf("prefill      %.2f tokens/s (%" PRId64 " sequences of %" PRId64 ")\n", f->prefill_tps, b->n_batch, b->n_prompt);
-    printf("decode       %.2f tokens/s (%" PRId64 " at a time, %" PRId64 " steps)\n", f->decode_tps, b->n_batch, b->n_decode);
+    printf("prefill      %.2f tokens/s (%" PRId64 " sequences of %" PRId64 ")\n", f->prefill_tps, b->n_batch,
+           b->n_prompt);
+    printf("decode       %.2f tokens/s (%" PRId64 " at a time, %" PRId64 " steps)\n", f->decode_tps, b->n_batch,
+           b->n_decode);
     printf("weights      %.1f MB a token, %.2f GB/s\n", f->bytes_per_token * 1e-6, f->read_gbps);
     printf("memory       %.1f MB resident\n", (double)f->rss_bytes * 1e-6);
     printf("the machine  reads %.2f GB/s, %.1f GFLOP/s f32\n", f->ceiling_read_gbps, f->ceiling_fma_gflops);
@@ -206,19 +210,17 @@ int wrk_tool_bench(int argc, char **argv)
     struct figures figures = {0};
     struct err err = {0};
     const struct flag flag[] = {
-        {.name = "model", .kind = FLAG_STR, .to = &b.model, .value = "DIR", .help = "checkpoint directory", .required = true},
-        {.name = "prompt", .kind = FLAG_I64, .to = &b.n_prompt, .value = "N", .help = "tokens of each prompt (default 512)",
-         .min = 1, .max = 1 << 20},
-        {.name = "decode", .kind = FLAG_I64, .to = &b.n_decode, .value = "N", .help = "decode steps (default 64)", .min = 1,
+        {"model", FLAG_STR, &b.model, "DIR", .help = "checkpoint directory", .required = true},
+        {"prompt", FLAG_I64, &b.n_prompt, "N", .help = "tokens of each prompt (default 512)", .min = 1,
          .max = 1 << 20},
-        {.name = "batch", .kind = FLAG_I64, .to = &b.n_batch, .value = "B", .help = "sequences (default 1)", .min = 1,
-         .max = ENG_SEQ_MAX},
-        {.name = "chunk", .kind = FLAG_I64, .to = &b.chunk, .value = "N", .help = "tokens of a prefill step (default: up to 512)",
-         .min = 1, .max = ENG_STEP_TOK_MAX},
-        {.name = "backend", .kind = FLAG_STR, .to = &b.backend, .value = "B", .help = "ref, cpu or cuda (default ref)"},
-        {.name = "ranks", .kind = FLAG_I64, .to = &b.n_ranks, .value = "N", .help = "ranks (default 1)", .min = 1, .max = 64},
-        {.name = "threads", .kind = FLAG_I64, .to = &b.n_threads, .value = "N",
-         .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
+        {"decode", FLAG_I64, &b.n_decode, "N", .help = "decode steps (default 64)", .min = 1, .max = 1 << 20},
+        {"batch", FLAG_I64, &b.n_batch, "B", .help = "sequences (default 1)", .min = 1, .max = ENG_SEQ_MAX},
+        {"chunk", FLAG_I64, &b.chunk, "N", .help = "tokens of a prefill step (default: up to 512)", .min = 1,
+         .max = ENG_STEP_TOK_MAX},
+        {"backend", FLAG_STR, &b.backend, "B", .help = "ref, cpu or cuda (default ref)"},
+        {"ranks", FLAG_I64, &b.n_ranks, "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {"threads", FLAG_I64, &b.n_threads, "N", .help = "threads of back end cpu (default: all cores)", .min = 1,
+         .max = 256},
         {.name = "json", .kind = FLAG_BOOL, .to = &b.is_json, .help = "one JSON object on stdout"},
     };
     struct flags f = {.usage = "baton bench engine --model DIR [flags]",

@@ -6,7 +6,8 @@
 #ifndef WORKER_TOOL_CEILING_H
 #define WORKER_TOOL_CEILING_H
 
-/* Bytes per second that n_threads read together from memory that no cache holds, best of three. 0: no memory or threads. */
+/* Bytes per second that n_threads read together from memory that no cache holds, best of three. 0: no memory or
+ * threads. */
 double wrk_ceiling_read(int n_threads);
 
 /* f32 multiplications and additions per second in registers, best of three; uses FMA where the machine has AVX2. */

@@ -1,4 +1,4 @@
-/* worker/tool/tool.h - commands that run the engine in their own process: `baton score`, `baton layer`, `baton bench engine`.
+/* worker/tool/tool.h - commands that run the engine in their own process: score, layer, bench engine.
  * Owns:     nothing beyond the call.
  * Thread:   main.
  * Limits:   those of engine.h; score takes prompts up to the model's context, layer up to ENG_STEP_TOK_MAX rows.
@@ -12,9 +12,9 @@
 
 #include <stdint.h>
 
-/* score --model DIR --tokens F.json --out F.safetensors [--backend B] [--ranks N] [--chunk N] [--decode-from P] [--threads N]
- * Writes tensor `logits` F32 [T, vocab]. Prefill in steps of N tokens (0: as large as possible); positions from P on by
- * one-token steps. */
+/* score --model DIR --tokens F.json --out F.safetensors [--backend B] [--ranks N] [--chunk N] [--decode-from P]
+ * [--threads N] Writes tensor `logits` F32 [T, vocab]. Prefill in steps of N tokens (0: as large as possible);
+ * positions from P on by one-token steps. */
 int wrk_tool_score(int argc, char **argv);
 
 /* layer --model DIR --layer N --input F.safetensors --out F.safetensors [--backend B] [--threads N]

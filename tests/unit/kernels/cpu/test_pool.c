@@ -1,6 +1,6 @@
-/* Proves that the pool runs every task of a job exactly once and that all are done when run comes back, for many short jobs
- * in a row, for more threads than cores, and after its threads have gone to sleep. How: tasks count themselves in plain
- * memory, which the caller reads after run (tsan sees a missing order). */
+/* Proves that the pool runs every task of a job exactly once and that all are done when run comes back, for many
+ * short jobs in a row, for more threads than cores, and after its threads have gone to sleep. How: tasks count
+ * themselves in plain memory, which the caller reads after run (tsan sees a missing order). */
 #include "tests/unit/test.h"
 
 #include "kernels/cpu/pool.h"
