@@ -469,6 +469,7 @@ int store_start(struct store *s, struct err *err)
 static bool hand_over(struct store *s, size_t extra)
 {
     size_t cap = (size_t)s->limit.queue_max + 1;
+    uint64_t next = s->open->seq + 1; /* once it is handed over, the thread may free it at any time */
     bool ok = false;
 
     pthread_mutex_lock(&s->lock);
@@ -481,7 +482,7 @@ static bool hand_over(struct store *s, size_t extra)
     }
     pthread_mutex_unlock(&s->lock);
     if (ok)
-        s->open = store_batch_new(s->open->seq + 1);
+        s->open = store_batch_new(next);
     return ok;
 }
 

@@ -17,7 +17,8 @@ void (*suite_fresh)(char *url, size_t n);
 static void on_progress(void *arg, uint64_t committed, uint64_t durable)
 {
     struct rig *r = arg;
-    assert_true(committed >= r->committed && durable >= r->durable && durable <= committed);
+    if (committed < r->committed || durable < r->durable || durable > committed)
+        fail_msg("progress from %d, %d to %d, %d", (int)r->committed, (int)r->durable, (int)committed, (int)durable);
     r->committed = committed;
     r->durable = durable;
 }
