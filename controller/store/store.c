@@ -493,7 +493,7 @@ void store_flush(struct store *s)
 
 bool store_is_full(struct store *s)
 {
-    if (s->open->bytes < (size_t)s->limit.batch_bytes_max)
+    if (s->open->bytes < (size_t)s->limit.batch_bytes_max / 2)
         return false;
     pthread_mutex_lock(&s->lock);
     bool full = s->status.n_queued >= s->limit.queue_max;

@@ -117,7 +117,7 @@ int store_load(struct store *s, enum store_load_what what, const struct store_vi
 int store_start(struct store *s, struct err *err);
 
 /* Copy a record into the open batch; *seq (may be NULL) is its batch: the record is safe when on_progress reaches it.
- * ERR_LIMIT: queue and batch are full, store_is_full() says when not; ERR_STATE: fenced; ERR_RANGE, ERR_FORMAT: see batch.h. */
+ * ERR_LIMIT: queue and batch are full, store_is_full() has said so before; ERR_STATE: fenced; ERR_RANGE, ERR_FORMAT: see batch.h. */
 int store_put(struct store *s, const struct store_record *r, enum store_class cls, uint64_t *seq, struct err *err);
 
 /* The usual four: accept and end are FULL, tokens as told, prune LAZY. */
@@ -130,7 +130,8 @@ int store_prune(struct store *s, const char *request, uint64_t *seq, struct err 
  * is room. Never blocks. */
 void store_flush(struct store *s);
 
-/* Would store_put() answer ERR_LIMIT? Ends with an on_progress. */
+/* The signal to take no more in: the queue is full and the open batch half full, so that what a turn has begun can still be
+ * written before store_put() answers ERR_LIMIT. Ends with an on_progress. */
 bool store_is_full(struct store *s);
 
 void store_status(struct store *s, struct store_status *st);

@@ -64,16 +64,17 @@ static void test_pushes_back_and_recovers(void **state)
         for (int i = 0; i < 64; i++)
             tok[i] = suite_token("a", 0, n + i);
         struct store_tokens t = {.request = "a", .first = n, .n = 64, .id = tok, .extra = "x\0y", .extra_bytes = 3};
-        assert_int_equal(store_is_full(r.store), 0);
-        if ((rc = store_tokens(r.store, &t, STORE_LAZY, NULL, &err)))
+        bool warned = store_is_full(r.store);
+        if ((rc = store_tokens(r.store, &t, STORE_LAZY, NULL, &err))) {
+            assert_true(warned); /* it said so in time */
             break;
+        }
         n += 64;
         store_flush(r.store);
         uv_run(&r.loop, UV_RUN_NOWAIT);
-        if (store_is_full(r.store))
-            break;
         assert_true(n < 100000);
     }
+    assert_int_equal(rc, ERR_LIMIT);
     assert_true(rig_wait_state(&r, STORE_STATE_failing));
     assert_true(store_is_full(r.store));
     struct store_tokens t = {.request = "a", .first = n, .n = 64, .id = tok};
