@@ -57,7 +57,7 @@ int store__fail(enum store_fault *fault, enum store_fault value, struct err *err
 /* r was left out of batch seq. */
 void store__refuse(struct store_refusals *out, uint64_t seq, const struct store_record *r);
 
-/* Wall clock and holder text of the leader row. */
+/* Who leads, for people: the configured text or "host:pid". */
 void store__holder(const struct store_config *c, char *out, size_t n);
 
 #endif
