@@ -20,7 +20,7 @@ enum log_level {
 
 /* What can log: the rooms of the tree. */
 #define LOG_AREA_LIST(X)                                                                           \
-    X(main) X(http) X(api) X(prompt) X(sched) X(link) X(ledger) X(stream) X(cli) X(engine) X(model) \
+    X(main) X(http) X(api) X(prompt) X(sched) X(link) X(ledger) X(store) X(stream) X(cli) X(engine) X(model) \
     X(kv) X(up)
 
 enum log_area {

@@ -1,0 +1,296 @@
+/* Proves that the PostgreSQL store keeps the promises of store.h (suite.c); that a newer schema is refused; that the loss of the
+ * session and a crash of the server are survived without loss or repeat; and that a standby takes over from a leader that is dead
+ * or silent, while the old one can write nothing any more. How: a real server, private to this program; sessions are ended by SQL.
+ */
+#include "tests/unit/controller/store/suite.h"
+
+#include "common/base/clock.h"
+#include "tests/unit/controller/store/cluster.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define END_OTHER_SESSIONS "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()" \
+                           " AND application_name = 'baton-controller'"
+
+static void test_newer_schema(void **state)
+{
+    (void)state;
+    char url[512], want[64];
+    struct rig r;
+    struct err err;
+
+    cluster_database(url, sizeof url);
+    rig_init(&r, url);
+    rig_start(&r);
+    rig_close(&r);
+    assert_true(cluster_sql(url, "INSERT INTO baton.schema_version(version) VALUES (7)"));
+    rig_init(&r, url);
+    assert_int_equal(rig_open(&r, &err), ERR_VERSION);
+    snprintf(want, sizeof want, "has schema 7, this program knows up to %d", STORE_SCHEMA_VERSION);
+    assert_non_null(strstr(err.text, want));
+}
+
+static void test_no_server(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct err err;
+    rig_init(&r, "postgresql://nobody:secret@127.0.0.1:1/nothing");
+    assert_int_equal(rig_open(&r, &err), ERR_NET);
+    assert_non_null(strstr(err.text, "unreachable: "));
+    assert_null(strstr(err.text, "secret"));
+}
+
+static void test_lost_sessions(void **state)
+{
+    (void)state;
+    char url[512];
+    struct rig r;
+    struct seen seen;
+    struct err err;
+
+    cluster_database(url, sizeof url);
+    rig_init(&r, url);
+    rig_start(&r);
+    assert_true(rig_wait(&r, put_accept(&r, "a", 1)));
+    for (int i = 0; i < 10; i++) {
+        uint64_t seq = put_tokens(&r, "a", 0, i, 1, STORE_LAZY);
+        store_flush(r.store); /* the session dies before, during or after this commit */
+        assert_true(cluster_sql(url, END_OTHER_SESSIONS));
+        assert_true(rig_wait(&r, seq));
+    }
+    assert_int_equal(r.n_refused, 0);
+    rig_close(&r);
+    rig_init(&r, url);
+    assert_int_equal(rig_open(&r, &err), 0);
+    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    assert_int_equal(seen.request[0].n_tok[0], 10);
+    rig_close(&r);
+}
+
+static void test_crash_of_the_server(void **state)
+{
+    (void)state;
+    char url[512];
+    struct rig r;
+    struct seen seen;
+    struct err err;
+
+    cluster_database(url, sizeof url);
+    rig_init(&r, url);
+    rig_start(&r);
+    put_accept(&r, "a", 1);
+    assert_true(rig_wait(&r, put_tokens(&r, "a", 0, 0, 5, STORE_LAZY)));
+    uint64_t seq = put_tokens(&r, "a", 0, 5, 5, STORE_LAZY);
+    store_flush(r.store);
+    assert_true(cluster_crash_and_restart());
+    assert_true(rig_wait(&r, seq));
+    assert_true(rig_wait(&r, put_tokens(&r, "a", 0, 10, 5, STORE_LAZY)));
+    assert_int_equal(r.n_refused, 0);
+    rig_close(&r);
+    rig_init(&r, url);
+    assert_int_equal(rig_open(&r, &err), 0);
+    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    assert_int_equal(seen.request[0].n_tok[0], 15);
+    rig_close(&r);
+}
+
+/* More than one page of requests comes back, in order and with its tokens. */
+static void test_load_in_pages(void **state)
+{
+    (void)state;
+    enum { N = 200 };
+    char url[512], id[32];
+    struct rig r;
+    struct err err;
+    struct store_visitor none = {0};
+    uint64_t seq = 0;
+
+    cluster_database(url, sizeof url);
+    rig_init(&r, url);
+    rig_start(&r);
+    for (int i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "r%03d", i);
+        put_accept(&r, id, 2);
+        seq = put_tokens(&r, id, 1, 0, 3, STORE_LAZY);
+    }
+    assert_true(rig_wait(&r, seq));
+    rig_close(&r);
+    rig_init(&r, url);
+    assert_int_equal(rig_open(&r, &err), 0);
+    assert_int_equal(store_load(r.store, STORE_LOAD_live, &none, NULL, &err), 0);
+    rig_close(&r);
+    assert_true(cluster_sql(url, "DELETE FROM baton.token WHERE request = 'r150'; INSERT INTO baton.token VALUES"
+                                 " ('r150', 1, 1, 1, '\\x01000000', '')"));
+    rig_init(&r, url);
+    assert_int_equal(rig_open(&r, &err), 0);
+    assert_int_equal(store_load(r.store, STORE_LOAD_all, &none, NULL, &err), ERR_FORMAT); /* it got as far as that page */
+    assert_non_null(strstr(err.text, "r150"));
+    rig_close(&r);
+}
+
+/* The leader is silent (its beats are an hour apart here): a standby ends its session, and it is fenced. */
+static void test_silent_leader_is_fenced(void **state)
+{
+    (void)state;
+    char url[512];
+    struct rig old, new;
+    struct seen seen;
+    struct err err;
+
+    cluster_database(url, sizeof url);
+    rig_init(&old, url);
+    old.config.limit.beat_ms = 3600000;
+    rig_start(&old);
+    put_accept(&old, "a", 1);
+    uint64_t seq = put_tokens(&old, "a", 0, 0, 2, STORE_LAZY);
+    assert_true(rig_wait(&old, seq));
+
+    rig_init(&new, url);
+    new.config.limit.lease_ms = 300;
+    int64_t t0 = clock_mono_ns();
+    int n_try = 0;
+    while (rig_open(&new, &err)) {
+        assert_int_equal(err.code, ERR_BUSY);
+        assert_true(n_try++ < 100);
+        usleep(50000);
+    }
+    assert_true(n_try > 0); /* a fresh sign of life was respected */
+    print_message("taken over after %d ms\n", (int)((clock_mono_ns() - t0) / 1000000));
+    assert_int_equal(store_start(new.store, &err), 0);
+    assert_true(rig_wait(&new, put_tokens(&new, "a", 0, 2, 1, STORE_LAZY)));
+
+    put_tokens(&old, "a", 0, 2, 7, STORE_LAZY); /* the old leader wakes up */
+    assert_true(rig_wait_state(&old, STORE_STATE_fenced));
+    assert_int_equal(old.fault, STORE_FAULT_fenced);
+    assert_int_equal(old.committed, seq);
+    struct store_tokens t = {.request = "a", .first = 2, .n = 1, .id = (int32_t[]){1}};
+    assert_int_equal(store_tokens(old.store, &t, STORE_LAZY, NULL, &err), ERR_STATE);
+    rig_close(&old);
+
+    assert_true(rig_wait(&new, put_tokens(&new, "a", 0, 3, 1, STORE_LAZY)));
+    assert_int_equal(new.n_refused, 0);
+    rig_close(&new);
+    rig_init(&new, url);
+    assert_int_equal(rig_open(&new, &err), 0);
+    assert_int_equal(seen_load(new.store, STORE_LOAD_all, &seen, &err), 0);
+    assert_int_equal(seen.request[0].n_tok[0], 4);
+    rig_close(&new);
+}
+
+/* The epoch alone fences: the old session lives and is in order, only the row has moved on. */
+static void test_epoch_fences_a_live_session(void **state)
+{
+    (void)state;
+    char url[512];
+    struct rig r;
+
+    cluster_database(url, sizeof url);
+    rig_init(&r, url);
+    r.config.limit.beat_ms = 3600000;
+    rig_start(&r);
+    assert_true(rig_wait(&r, put_accept(&r, "a", 1)));
+    assert_true(cluster_sql(url, "UPDATE baton.leader SET epoch = epoch + 1, batch = 0, holder = 'other'"));
+    uint64_t seq = put_tokens(&r, "a", 0, 0, 1, STORE_FULL);
+    assert_true(rig_wait_state(&r, STORE_STATE_fenced));
+    assert_true(r.committed < seq);
+    assert_non_null(strstr(r.text, "fenced: "));
+    rig_close(&r);
+
+    rig_init(&r, url); /* and the beat finds out by itself */
+    r.config.limit.beat_ms = 20;
+    rig_start(&r);
+    assert_true(cluster_sql(url, "UPDATE baton.leader SET epoch = epoch + 1"));
+    assert_true(rig_wait_state(&r, STORE_STATE_fenced));
+    rig_close(&r);
+}
+
+/* The child's main: lead, say so, and wait to be killed. */
+static int child_main(const char *url)
+{
+    struct rig r;
+    rig_init(&r, url);
+    rig_start(&r);
+    if (!rig_wait(&r, put_accept(&r, "a", 1)) || write(1, "L", 1) != 1)
+        return 1;
+    for (;;)
+        pause();
+}
+
+static void test_take_over_after_sigkill(void **state)
+{
+    (void)state;
+    char url[512], c;
+    struct rig r;
+    struct err err;
+    struct seen seen;
+    int fd[2];
+
+    cluster_database(url, sizeof url);
+    assert_int_equal(pipe(fd), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fd[1], 1);
+        close(fd[0]);
+        close(fd[1]);
+        execl("/proc/self/exe", "test_postgres", "child", url, (char *)NULL);
+        _exit(9);
+    }
+    close(fd[1]);
+    assert_int_equal(read(fd[0], &c, 1), 1);
+    close(fd[0]);
+    rig_init(&r, url);
+    assert_int_equal(rig_open(&r, &err), ERR_BUSY);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    int64_t t0 = clock_mono_ns();
+    rig_init(&r, url);
+    while (rig_open(&r, &err)) {
+        assert_int_equal(err.code, ERR_BUSY);
+        assert_true(clock_mono_ns() - t0 < INT64_C(5000000000));
+        usleep(20000);
+    }
+    print_message("taken over %d ms after SIGKILL\n", (int)((clock_mono_ns() - t0) / 1000000));
+    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    assert_non_null(seen_find(&seen, "a"));
+    rig_close(&r);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    cluster_stop();
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct CMUnitTest own[] = {
+        cmocka_unit_test(test_newer_schema),
+        cmocka_unit_test(test_no_server),
+        cmocka_unit_test(test_lost_sessions),
+        cmocka_unit_test(test_crash_of_the_server),
+        cmocka_unit_test(test_load_in_pages),
+        cmocka_unit_test(test_silent_leader_is_fenced),
+        cmocka_unit_test(test_epoch_fences_a_live_session),
+        cmocka_unit_test(test_take_over_after_sigkill),
+    };
+    if (argc == 3 && strcmp(argv[1], "child") == 0)
+        return child_main(argv[2]);
+    const char *why = cluster_start();
+    if (why) {
+        cluster_stop();
+        fprintf(stderr, "skipped: %s\n", why);
+        return 77;
+    }
+    suite_fresh = cluster_database;
+    struct CMUnitTest all[64];
+    memcpy(all, suite_tests, suite_n_test * sizeof all[0]);
+    memcpy(all + suite_n_test, own, sizeof own);
+    return _cmocka_run_group_tests("postgres", all, suite_n_test + sizeof own / sizeof own[0], NULL, tear_down);
+}
