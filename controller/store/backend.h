@@ -3,8 +3,8 @@
  * Lifetime: open .. close of struct store_backend.
  * Thread:   one at a time: the loop's until store_start, the store's thread from there on. All calls may block.
  *
- * Errors: the text begins with the name of the fault (store__fail), b->fault has it. Everything but `fenced` is tried again by
- * store.c, with the same batches in the same group.
+ * Errors: the text begins with the name of the fault (store__fail), b->fault has it. Everything but `fenced` is tried
+ * again by store.c, with the same batches in the same group.
  */
 #ifndef CONTROLLER_STORE_BACKEND_H
 #define CONTROLLER_STORE_BACKEND_H
@@ -23,8 +23,8 @@ struct store_backend_ops {
     const char *name;
     /* Connect, check, migrate, take the lead. On failure *fault says why; there is no backend then. */
     int (*open)(const struct store_config *c, struct store_backend **b_p, enum store_fault *fault, struct err *err);
-    /* One transaction with all batches, none or all; numbered by the last one's seq. full: durable when it returns 0. What
-     * contradicts the tables is left out and added to `out`; the caller clears it after an error. */
+    /* One transaction with all batches, none or all; numbered by the last one's seq. full: durable when it returns 0.
+     * What contradicts the tables is left out and added to `out`; the caller clears it after an error. */
     int (*commit)(struct store_backend *b, struct store_batch *const *batch, size_t n, bool full,
                   struct store_refusals *out, struct err *err);
     /* Everything committed becomes durable. */

@@ -59,7 +59,8 @@ static int check_name(const char *what, const char *s, size_t max, struct err *e
 static int check_count(const char *what, int64_t n, int64_t min, int64_t max, struct err *err)
 {
     if (n < min || n > max)
-        return err_set(err, ERR_RANGE, "%s is %lld: must be %lld to %lld", what, (long long)n, (long long)min, (long long)max);
+        return err_set(err, ERR_RANGE, "%s is %lld: must be %lld to %lld", what, (long long)n, (long long)min,
+                       (long long)max);
     return 0;
 }
 

@@ -25,8 +25,8 @@ struct store_batch {
 struct store_batch *store_batch_new(uint64_t seq);
 void store_batch_destroy(struct store_batch **b_p);
 
-/* Check and copy one record to the end. 0; ERR_RANGE: outside the limits of record.h; ERR_FORMAT: a name is not UTF-8. On
- * error the batch has not changed. A text that is not UTF-8 has its bad bytes replaced. */
+/* Check and copy one record to the end. 0; ERR_RANGE: outside the limits of record.h; ERR_FORMAT: a name is not
+ * UTF-8. On error the batch has not changed. A text that is not UTF-8 has its bad bytes replaced. */
 int store_batch_add(struct store_batch *b, const struct store_record *r, enum store_class cls, struct err *err);
 
 #endif

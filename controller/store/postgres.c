@@ -1,12 +1,12 @@
 /* The store in PostgreSQL: one connection, one pipeline a transaction, so that a commit costs one round trip.
  *
- * Who leads: the session that holds the advisory lock AND whose epoch stands in the leader row. The lock keeps two healthy
- * controllers apart; the epoch fences one that was paused or cut off: every transaction begins with baton.mark(), which locks the
- * row and fails unless the epoch is ours. A standby that finds the lock taken, but no sign of life for lease_ms (by the server's
- * clock), ends that session and takes over.
+ * Who leads: the session that holds the advisory lock AND whose epoch stands in the leader row. The lock keeps two
+ * healthy controllers apart; the epoch fences one that was paused or cut off: every transaction begins with
+ * baton.mark(), which locks the row and fails unless the epoch is ours. A standby that finds the lock taken, but no
+ * sign of life for lease_ms (by the server's clock), ends that session and takes over.
  *
- * Durability: every commit is synchronous, for LAZY records too. With synchronous_commit=off the death of a server process could
- * lose them, and LAZY promises to survive the death of any process.
+ * Durability: every commit is synchronous, for LAZY records too. With synchronous_commit=off the death of a server
+ * process could lose them, and LAZY promises to survive the death of any process.
  */
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -61,35 +61,38 @@ static const char *const migration[STORE_SCHEMA_VERSION] = {
                    " ORDER BY first DESC LIMIT 1), 0)"
 #define ORDER_BY   " ORDER BY r.created_ms, r.id COLLATE \"C\""
 /* Requests after the last one of the page before: $1 only those with a live choice, $2, $3 the last one. */
-#define PAGE "WITH page AS (SELECT * FROM baton.request q WHERE (q.created_ms, q.id COLLATE \"C\") > ($2, $3)"            \
-             " AND (NOT $1 OR (SELECT count(*) FROM baton.ended e WHERE e.request = q.id) < q.n_choice)"                 \
-             " ORDER BY q.created_ms, q.id COLLATE \"C\" LIMIT 64) "
+#define PAGE                                                                                          \
+    "WITH page AS (SELECT * FROM baton.request q WHERE (q.created_ms, q.id COLLATE \"C\") > ($2, $3)" \
+    " AND (NOT $1 OR (SELECT count(*) FROM baton.ended e WHERE e.request = q.id) < q.n_choice)"       \
+    " ORDER BY q.created_ms, q.id COLLATE \"C\" LIMIT 64) "
 
 /* One list: enum, text, parameter types as psql writes them. Prepared on each connection. */
-#define STATEMENT_LIST(X)                                                                                               \
-    X(mark, "SELECT baton.mark($1::bigint, $2::bigint)")                                                                \
-    X(accept, "INSERT INTO baton.request(id, tenant, path, key, body_hash, prompt, params_version, params, seed,"       \
-              " created_ms, deadline_ms, n_choice) VALUES ($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bytea," \
-              " $7::bigint, $8::bytea, $9::bigint, $10::bigint, $11::bigint, $12::bigint) ON CONFLICT DO NOTHING")      \
-    X(tokens, "INSERT INTO baton.token(request, choice, first, n, ids, extra)"                                          \
-              " SELECT $1::text, $2::bigint, $3::bigint, $4::bigint, $5::bytea, $6::bytea"                              \
-              " WHERE EXISTS (SELECT 1 FROM baton.request WHERE id = $1 AND $2 < n_choice)"                             \
-              " AND NOT EXISTS (SELECT 1 FROM baton.ended WHERE request = $1 AND choice = $2) AND $3 = " NEXT_INDEX)    \
-    X(end, "INSERT INTO baton.ended(request, choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok,"          \
-           " reasoning_tok, ended_ms) SELECT $1::text, $2::bigint, $3::text, $4::text, $5::bigint, $6::bigint,"         \
-           " $7::bigint, $8::bigint, $9::bigint, $10::bigint"                                                           \
-           " WHERE EXISTS (SELECT 1 FROM baton.request WHERE id = $1 AND $2 < n_choice)"                                \
-           " AND $5 = " NEXT_INDEX " ON CONFLICT DO NOTHING")                                                           \
-    X(prune_ended, "DELETE FROM baton.ended WHERE request = $1::text")                                                  \
-    X(prune_token, "DELETE FROM baton.token WHERE request = $1::text")                                                  \
-    X(prune_request, "DELETE FROM baton.request WHERE id = $1::text")                                                   \
-    X(beat, "UPDATE baton.leader SET beat = clock_timestamp() WHERE epoch = $1::bigint")                                \
-    X(load_request, PAGE "SELECT r.id, r.tenant, r.path, r.key, r.body_hash, r.prompt, r.params_version::bigint, r.params," \
-                         " r.seed, r.created_ms, r.deadline_ms, r.n_choice::bigint FROM page r" ORDER_BY)                \
-    X(load_token, PAGE "SELECT t.request, t.choice::bigint, t.first, t.n::bigint, t.ids, t.extra FROM page r"           \
-                       " JOIN baton.token t ON t.request = r.id" ORDER_BY ", t.choice, t.first")                        \
-    X(load_ended, PAGE "SELECT e.request, e.choice::bigint, e.finish, e.text, e.n_tok, e.prompt_tok, e.output_tok,"     \
-                       " e.cached_tok, e.reasoning_tok, e.ended_ms FROM page r"                                         \
+#define STATEMENT_LIST(X)                                                                                            \
+    X(mark, "SELECT baton.mark($1::bigint, $2::bigint)")                                                             \
+    X(accept,                                                                                                        \
+      "INSERT INTO baton.request(id, tenant, path, key, body_hash, prompt, params_version, params, seed,"            \
+      " created_ms, deadline_ms, n_choice) VALUES ($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bytea,"    \
+      " $7::bigint, $8::bytea, $9::bigint, $10::bigint, $11::bigint, $12::bigint) ON CONFLICT DO NOTHING")           \
+    X(tokens, "INSERT INTO baton.token(request, choice, first, n, ids, extra)"                                       \
+              " SELECT $1::text, $2::bigint, $3::bigint, $4::bigint, $5::bytea, $6::bytea"                           \
+              " WHERE EXISTS (SELECT 1 FROM baton.request WHERE id = $1 AND $2 < n_choice)"                          \
+              " AND NOT EXISTS (SELECT 1 FROM baton.ended WHERE request = $1 AND choice = $2) AND $3 = " NEXT_INDEX) \
+    X(end, "INSERT INTO baton.ended(request, choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok,"       \
+           " reasoning_tok, ended_ms) SELECT $1::text, $2::bigint, $3::text, $4::text, $5::bigint, $6::bigint,"      \
+           " $7::bigint, $8::bigint, $9::bigint, $10::bigint"                                                        \
+           " WHERE EXISTS (SELECT 1 FROM baton.request WHERE id = $1 AND $2 < n_choice)"                             \
+           " AND $5 = " NEXT_INDEX " ON CONFLICT DO NOTHING")                                                        \
+    X(prune_ended, "DELETE FROM baton.ended WHERE request = $1::text")                                               \
+    X(prune_token, "DELETE FROM baton.token WHERE request = $1::text")                                               \
+    X(prune_request, "DELETE FROM baton.request WHERE id = $1::text")                                                \
+    X(beat, "UPDATE baton.leader SET beat = clock_timestamp() WHERE epoch = $1::bigint")                             \
+    X(load_request,                                                                                                  \
+      PAGE "SELECT r.id, r.tenant, r.path, r.key, r.body_hash, r.prompt, r.params_version::bigint, r.params,"        \
+           " r.seed, r.created_ms, r.deadline_ms, r.n_choice::bigint FROM page r" ORDER_BY)                          \
+    X(load_token, PAGE "SELECT t.request, t.choice::bigint, t.first, t.n::bigint, t.ids, t.extra FROM page r"        \
+                       " JOIN baton.token t ON t.request = r.id" ORDER_BY ", t.choice, t.first")                     \
+    X(load_ended, PAGE "SELECT e.request, e.choice::bigint, e.finish, e.text, e.n_tok, e.prompt_tok, e.output_tok,"  \
+                       " e.cached_tok, e.reasoning_tok, e.ended_ms FROM page r"                                      \
                        " JOIN baton.ended e ON e.request = r.id" ORDER_BY ", e.choice")
 
 enum statement {
@@ -183,9 +186,9 @@ static int fail_result(struct pg *g, const PGresult *res, const char *doing, str
 {
     const char *state = PQresultErrorField(res, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
-    return store__fail(&g->base.fault, state ? fault_of(state) : STORE_FAULT_unreachable, err, "%s %s: %s%s%s%s", doing, g->where,
-                       text ? text : "the server does not answer", state ? " (SQLSTATE " : "", state ? state : "",
-                       state ? ")" : "");
+    return store__fail(&g->base.fault, state ? fault_of(state) : STORE_FAULT_unreachable, err, "%s %s: %s%s%s%s",
+                       doing, g->where, text ? text : "the server does not answer", state ? " (SQLSTATE " : "",
+                       state ? state : "", state ? ")" : "");
 }
 
 /* The connection itself is broken: it is given up. */
@@ -227,8 +230,8 @@ static int next_result(struct pg *g, int64_t end_ns, PGresult **res, struct err 
         int rc = wait_socket(g, flush > 0, end_ns);
         if (rc == ERR_TIMEOUT) {
             drop_conn(g);
-            return store__fail(&g->base.fault, STORE_FAULT_unreachable, err, "%s has not answered within %lld ms", g->where,
-                               (long long)g->config.limit.commit_ms);
+            return store__fail(&g->base.fault, STORE_FAULT_unreachable, err, "%s has not answered within %lld ms",
+                               g->where, (long long)g->config.limit.commit_ms);
         }
         if (rc || !PQconsumeInput(g->conn))
             return fail_conn(g, "reading from", err);
@@ -292,8 +295,9 @@ static int query_i64(struct pg *g, const char *sql, int64_t none, int64_t *out, 
 static int check_version(struct pg *g, int64_t *version, struct err *err)
 {
     int64_t exists;
-    int rc = query_i64(g, "SELECT count(*) FROM pg_tables WHERE schemaname = 'baton' AND tablename = 'schema_version'", 0,
-                       &exists, err);
+    int rc = query_i64(g,
+                       "SELECT count(*) FROM pg_tables WHERE schemaname = 'baton' AND tablename = 'schema_version'",
+                       0, &exists, err);
     *version = 0;
     if (!rc && exists)
         rc = query_i64(g, "SELECT max(version) FROM baton.schema_version", 0, version, err);
@@ -312,7 +316,8 @@ static int try_lock(struct pg *g, bool *got, struct err *err)
     return rc;
 }
 
-/* End the session of a leader that gives no sign of life. Its epoch is overtaken right after, so it cannot come back. */
+/* End the session of a leader that gives no sign of life. Its epoch is overtaken right after, so it cannot come back.
+ */
 static int end_stale_leader(struct pg *g, struct err *err)
 {
     char sql[512];
@@ -345,7 +350,8 @@ static int take_lock(struct pg *g, int64_t version, struct err *err)
     if (version >= 1 && g->config.limit.lease_ms > 0) {
         int64_t stale;
         char sql[160];
-        snprintf(sql, sizeof sql, "SELECT (beat < clock_timestamp() - interval '%lld milliseconds')::int FROM baton.leader",
+        snprintf(sql, sizeof sql,
+                 "SELECT (beat < clock_timestamp() - interval '%lld milliseconds')::int FROM baton.leader",
                  (long long)g->config.limit.lease_ms);
         if ((rc = query_i64(g, sql, 0, &stale, err)) || (stale && (rc = end_stale_leader(g, err))))
             return rc;
@@ -358,12 +364,14 @@ static int take_lock(struct pg *g, int64_t version, struct err *err)
             return 0;
     }
     if (version < 1)
-        return store__fail(&g->base.fault, STORE_FAULT_locked, err, "%s is being set up by another controller", g->where);
+        return store__fail(&g->base.fault, STORE_FAULT_locked, err, "%s is being set up by another controller",
+                           g->where);
     if ((rc = query(g, "SELECT holder, epoch FROM baton.leader", "reading from", &res, err)))
         return rc;
     rc = store__fail(&g->base.fault, STORE_FAULT_locked, err,
-                     "%s is led by another controller (%.100s, epoch %.20s); it takes over when that one is gone", g->where,
-                     PQntuples(res) ? PQgetvalue(res, 0, 0) : "?", PQntuples(res) ? PQgetvalue(res, 0, 1) : "?");
+                     "%s is led by another controller (%.100s, epoch %.20s); it takes over when that one is gone",
+                     g->where, PQntuples(res) ? PQgetvalue(res, 0, 0) : "?",
+                     PQntuples(res) ? PQgetvalue(res, 0, 1) : "?");
     PQclear(res);
     return rc;
 }
@@ -376,8 +384,10 @@ static int migrate(struct pg *g, int64_t version, struct err *err)
     buf_init(&sql);
     for (int64_t i = version; i < STORE_SCHEMA_VERSION && !rc; i++) {
         buf_clear(&sql);
-        buf_addf(&sql, "BEGIN; CREATE SCHEMA IF NOT EXISTS baton; CREATE TABLE IF NOT EXISTS baton.schema_version(version int"
-                       " PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());");
+        buf_addf(
+            &sql,
+            "BEGIN; CREATE SCHEMA IF NOT EXISTS baton; CREATE TABLE IF NOT EXISTS baton.schema_version(version int"
+            " PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());");
         buf_add_str(&sql, migration[i]);
         buf_addf(&sql, "INSERT INTO baton.schema_version(version) VALUES (%d); COMMIT", (int)i + 1);
         rc = query(g, sql.data, "migrating", NULL, err);
@@ -395,12 +405,13 @@ static int check_epoch(struct pg *g, struct err *err)
         return 0;
     int rc = query_i64(g, "SELECT epoch FROM baton.leader", 0, &epoch, err);
     if (!rc && (uint64_t)epoch != g->base.epoch)
-        rc = store__fail(&g->base.fault, STORE_FAULT_fenced, err, "epoch %lld leads in %s, ours is %llu", (long long)epoch,
-                         g->where, (unsigned long long)g->base.epoch);
+        rc = store__fail(&g->base.fault, STORE_FAULT_fenced, err, "epoch %lld leads in %s, ours is %llu",
+                         (long long)epoch, g->where, (unsigned long long)g->base.epoch);
     return rc;
 }
 
-/* A new leadership counts the epoch up; a connection that was made again keeps it, unless it was overtaken meanwhile. */
+/* A new leadership counts the epoch up; a connection that was made again keeps it, unless it was overtaken meanwhile.
+ */
 static int take_lead(struct pg *g, struct err *err)
 {
     const char *value[1] = {g->holder};
@@ -409,10 +420,11 @@ static int take_lead(struct pg *g, struct err *err)
 
     if (g->base.epoch)
         return check_epoch(g, err);
-    if (!PQsendQueryParams(g->conn,
-                           "UPDATE baton.leader SET epoch = epoch + 1, batch = 0, holder = $1::text, beat = clock_timestamp()"
-                           " RETURNING epoch",
-                           1, NULL, value, NULL, NULL, 0))
+    if (!PQsendQueryParams(
+            g->conn,
+            "UPDATE baton.leader SET epoch = epoch + 1, batch = 0, holder = $1::text, beat = clock_timestamp()"
+            " RETURNING epoch",
+            1, NULL, value, NULL, NULL, 0))
         return fail_conn(g, "writing to", err);
     if ((rc = collect(g, "writing to", &res, err)))
         return rc;
@@ -445,8 +457,8 @@ static int session(struct pg *g, struct err *err)
     snprintf(sql, sizeof sql, "SET client_min_messages = warning; SET synchronous_commit = on; SET lock_timeout = %d",
              LOCK_TIMEOUT_MS);
     if ((rc = query(g, sql, "setting up", NULL, err)) || (rc = check_version(g, &version, err)) ||
-        (rc = check_epoch(g, err)) || (rc = take_lock(g, version, err)) || (rc = check_version(g, &version, err)) || (rc = migrate(g, version, err)) ||
-        (rc = take_lead(g, err)))
+        (rc = check_epoch(g, err)) || (rc = take_lock(g, version, err)) || (rc = check_version(g, &version, err)) ||
+        (rc = migrate(g, version, err)) || (rc = take_lead(g, err)))
         return rc;
     return prepare(g, err);
 }
@@ -530,8 +542,9 @@ static void statements_of(enum store_kind kind, enum statement *first, enum stat
 
 static bool send_prepared(struct pg *g, enum statement i, const struct params *p)
 {
-    /* libpq copies the values; what it cannot write at once it keeps. Reading has its turn in next_result, and the server
-     * reads on as long as its answers (a few bytes a statement) fit in the socket, which PQconsumeInput sees to. */
+    /* libpq copies the values; what it cannot write at once it keeps. Reading has its turn in next_result, and the
+     * server reads on as long as its answers (a few bytes a statement) fit in the socket, which PQconsumeInput sees
+     * to. */
     return PQsendQueryPrepared(g->conn, statement_name[i], p->n, p->value, p->length, p->format, 1) == 1;
 }
 
@@ -668,8 +681,8 @@ static int pg_beat(struct store_backend *base, struct err *err)
     if ((rc = query_prepared(g, S_beat, &p, "writing to", &res, err)))
         return rc;
     if (strcmp(PQcmdTuples(res), "1") != 0)
-        rc = store__fail(&base->fault, STORE_FAULT_fenced, err, "another controller leads in %s, our epoch was %llu", g->where,
-                         (unsigned long long)base->epoch);
+        rc = store__fail(&base->fault, STORE_FAULT_fenced, err, "another controller leads in %s, our epoch was %llu",
+                         g->where, (unsigned long long)base->epoch);
     PQclear(res);
     return rc;
 }
@@ -720,8 +733,8 @@ static int load_parts(struct pg *g, struct page *p, const char *id, const struct
                                    .extra = PQgetvalue(t, i, 5),
                                    .extra_bytes = (size_t)PQgetlength(t, i, 5)};
         if (ids_at(t, i, 4, &p->ids) != tok.n)
-            return store__fail(&g->base.fault, STORE_FAULT_corrupt, err, "%s: request %s has a row of tokens of the wrong length",
-                               g->where, id);
+            return store__fail(&g->base.fault, STORE_FAULT_corrupt, err,
+                               "%s: request %s has a row of tokens of the wrong length", g->where, id);
         tok.id = (const int32_t *)(void *)p->ids.data;
         rc = v->on_tokens(arg, &tok);
     }
@@ -758,8 +771,8 @@ static int load_row(struct pg *g, struct page *p, int i, const struct store_visi
     r.n_prompt = ids_at(q, i, 5, &p->ids);
     r.prompt = (const int32_t *)(void *)p->ids.data;
     if (PQgetlength(q, i, 4) != STORE_HASH_BYTES || r.n_prompt < 0)
-        return store__fail(&g->base.fault, STORE_FAULT_corrupt, err, "%s: request %s has a column of the wrong length", g->where,
-                           r.id);
+        return store__fail(&g->base.fault, STORE_FAULT_corrupt, err,
+                           "%s: request %s has a column of the wrong length", g->where, r.id);
     memcpy(r.body_hash, PQgetvalue(q, i, 4), sizeof r.body_hash);
     int rc = v->on_request(arg, &r);
     return rc ? rc : load_parts(g, p, r.id, v, arg, err);

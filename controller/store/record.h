@@ -3,7 +3,8 @@
  * Thread:   any; plain data.
  * Limits:   the STORE_*_MAX below; store_batch_*() checks them.
  *
- * Texts are UTF-8 without NUL, because PostgreSQL refuses anything else. Arrays of int32 are kept as little-endian bytes.
+ * Texts are UTF-8 without NUL, because PostgreSQL refuses anything else. Arrays of int32 are kept as little-endian
+ * bytes.
  */
 #ifndef CONTROLLER_STORE_RECORD_H
 #define CONTROLLER_STORE_RECORD_H
@@ -24,8 +25,8 @@ enum {
     STORE_BLOB_BYTES_MAX = 128 << 20, /* params of a request, extra of a row of tokens */
 };
 
-/* A request was accepted. FULL: on disk before it is acknowledged. The tuple (tenant, path, key) is unique where there is a
- * key, the id always: a second one is refused (struct store_refusal) and changes nothing. */
+/* A request was accepted. FULL: on disk before it is acknowledged. The tuple (tenant, path, key) is unique where
+ * there is a key, the id always: a second one is refused (struct store_refusal) and changes nothing. */
 struct store_request {
     const char *id, *tenant, *path;
     const char *key;                     /* NULL: none */
@@ -40,7 +41,8 @@ struct store_request {
     int32_t n_choice;
 };
 
-/* Tokens first .. first+n-1 of a choice. Refused unless first is exactly the next index of a choice that has not ended. */
+/* Tokens first .. first+n-1 of a choice. Refused unless first is exactly the next index of a choice that has not
+ * ended. */
 struct store_tokens {
     const char *request;
     int32_t choice;

@@ -1,11 +1,12 @@
 /* The store in one SQLite file: write-ahead log, one connection that holds the file alone.
  *
- * Why locking_mode=EXCLUSIVE: a second controller on the same file must be refused, and without shared memory beside the file no
- * full disk can end in a SIGBUS. The price: other programs cannot read the file while the controller runs.
+ * Why locking_mode=EXCLUSIVE: a second controller on the same file must be refused, and without shared memory beside
+ * the file no full disk can end in a SIGBUS. The price: other programs cannot read the file while the controller
+ * runs.
  *
- * Durability: a commit with synchronous=FULL syncs the log before it returns, one with NORMAL only writes it, which any process
- * death survives. The log is one sequence, so a sync makes everything before it durable, and after a power cut it is valid up to
- * some commit: never a later record without an earlier one.
+ * Durability: a commit with synchronous=FULL syncs the log before it returns, one with NORMAL only writes it, which
+ * any process death survives. The log is one sequence, so a sync makes everything before it durable, and after a
+ * power cut it is valid up to some commit: never a later record without an earlier one.
  */
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -31,7 +32,8 @@ static const char *const migration[STORE_SCHEMA_VERSION] = {
     "CREATE TABLE leader(one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, batch INTEGER NOT NULL,"
     " holder TEXT NOT NULL, beat_ms INTEGER NOT NULL);"
     "INSERT INTO leader VALUES (1, 0, 0, '', 0);"
-    "CREATE TABLE request(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, path TEXT NOT NULL, key TEXT, body_hash BLOB NOT NULL,"
+    "CREATE TABLE request(id TEXT PRIMARY KEY, tenant TEXT NOT NULL, path TEXT NOT NULL, key TEXT, body_hash BLOB "
+    "NOT NULL,"
     " prompt BLOB NOT NULL, params_version INTEGER NOT NULL, params BLOB NOT NULL, seed INTEGER NOT NULL,"
     " created_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL, n_choice INTEGER NOT NULL);"
     "CREATE UNIQUE INDEX request_key ON request(tenant, path, key) WHERE key IS NOT NULL;"
@@ -48,29 +50,31 @@ static const char *const migration[STORE_SCHEMA_VERSION] = {
     " ORDER BY first DESC LIMIT 1), 0)"
 
 /* One list: enum, text, and what is prepared at open. */
-#define STATEMENT_LIST(X)                                                                              \
-    X(begin, "BEGIN IMMEDIATE")                                                                        \
-    X(commit, "COMMIT")                                                                                \
-    X(rollback, "ROLLBACK")                                                                            \
-    X(leader, "SELECT epoch, batch FROM leader")                                                       \
-    X(mark, "UPDATE leader SET batch = ?1, beat_ms = ?2")                                              \
-    X(accept, "INSERT INTO request(id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms," \
-              " deadline_ms, n_choice) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) ON CONFLICT DO NOTHING") \
-    X(tokens, "INSERT INTO token(request, choice, first, n, ids, extra) SELECT ?1,?2,?3,?4,?5,?6"      \
-              " WHERE EXISTS (SELECT 1 FROM request WHERE id = ?1 AND ?2 < n_choice)"                  \
-              " AND NOT EXISTS (SELECT 1 FROM ended WHERE request = ?1 AND choice = ?2)"               \
-              " AND ?3 = " NEXT_INDEX("?1", "?2"))                                                     \
-    X(end, "INSERT INTO ended(request, choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok, reasoning_tok," \
-           " ended_ms) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10"                                          \
-           " WHERE EXISTS (SELECT 1 FROM request WHERE id = ?1 AND ?2 < n_choice)"                     \
-           " AND ?5 = " NEXT_INDEX("?1", "?2") " ON CONFLICT DO NOTHING")                              \
-    X(prune_ended, "DELETE FROM ended WHERE request = ?1")                                             \
-    X(prune_token, "DELETE FROM token WHERE request = ?1")                                             \
-    X(prune_request, "DELETE FROM request WHERE id = ?1")                                              \
-    X(load_request, "SELECT id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms," \
-                    " deadline_ms, n_choice FROM request WHERE NOT ?1"                                 \
-                    " OR (SELECT count(*) FROM ended WHERE request = id) < n_choice ORDER BY created_ms, id") \
-    X(load_token, "SELECT choice, first, n, ids, extra FROM token WHERE request = ?1 ORDER BY choice, first") \
+#define STATEMENT_LIST(X)                                                                                           \
+    X(begin, "BEGIN IMMEDIATE")                                                                                     \
+    X(commit, "COMMIT")                                                                                             \
+    X(rollback, "ROLLBACK")                                                                                         \
+    X(leader, "SELECT epoch, batch FROM leader")                                                                    \
+    X(mark, "UPDATE leader SET batch = ?1, beat_ms = ?2")                                                           \
+    X(accept,                                                                                                       \
+      "INSERT INTO request(id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms,"     \
+      " deadline_ms, n_choice) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) ON CONFLICT DO NOTHING")             \
+    X(tokens, "INSERT INTO token(request, choice, first, n, ids, extra) SELECT ?1,?2,?3,?4,?5,?6"                   \
+              " WHERE EXISTS (SELECT 1 FROM request WHERE id = ?1 AND ?2 < n_choice)"                               \
+              " AND NOT EXISTS (SELECT 1 FROM ended WHERE request = ?1 AND choice = ?2)"                            \
+              " AND ?3 = " NEXT_INDEX("?1", "?2"))                                                                  \
+    X(end,                                                                                                          \
+      "INSERT INTO ended(request, choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok, reasoning_tok,"  \
+      " ended_ms) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10"                                                            \
+      " WHERE EXISTS (SELECT 1 FROM request WHERE id = ?1 AND ?2 < n_choice)"                                       \
+      " AND ?5 = " NEXT_INDEX("?1", "?2") " ON CONFLICT DO NOTHING")                                                \
+    X(prune_ended, "DELETE FROM ended WHERE request = ?1")                                                          \
+    X(prune_token, "DELETE FROM token WHERE request = ?1")                                                          \
+    X(prune_request, "DELETE FROM request WHERE id = ?1")                                                           \
+    X(load_request, "SELECT id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms,"    \
+                    " deadline_ms, n_choice FROM request WHERE NOT ?1"                                              \
+                    " OR (SELECT count(*) FROM ended WHERE request = id) < n_choice ORDER BY created_ms, id")       \
+    X(load_token, "SELECT choice, first, n, ids, extra FROM token WHERE request = ?1 ORDER BY choice, first")       \
     X(load_ended, "SELECT choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok, reasoning_tok, ended_ms" \
                   " FROM ended WHERE request = ?1 ORDER BY choice")
 
@@ -213,8 +217,8 @@ static int set_sync(struct sq *q, bool full, struct err *err)
     return rc;
 }
 
-/* After a failed sync the kernel may have dropped what it could not write and call the next sync good. So everything in the log
- * is written once more, into the database file, before anything is acknowledged again. */
+/* After a failed sync the kernel may have dropped what it could not write and call the next sync good. So everything
+ * in the log is written once more, into the database file, before anything is acknowledged again. */
 static int heal(struct sq *q, struct err *err)
 {
     if (!q->suspicious)
@@ -409,8 +413,9 @@ static int load_tokens(struct sq *q, const char *id, const struct store_visitor 
                                  .first = sqlite3_column_int64(st, 1),
                                  .n = sqlite3_column_int(st, 2)};
         if (ids_of(st, 3, &t.id) != t.n)
-            code = store__fail(&q->base.fault, STORE_FAULT_corrupt, err, "%s: request %s has a row of tokens of the wrong length%s",
-                               q->path, id, advice[STORE_FAULT_corrupt]);
+            code = store__fail(&q->base.fault, STORE_FAULT_corrupt, err,
+                               "%s: request %s has a row of tokens of the wrong length%s", q->path, id,
+                               advice[STORE_FAULT_corrupt]);
         t.extra = sqlite3_column_blob(st, 4);
         t.extra_bytes = (size_t)sqlite3_column_bytes(st, 4);
         if (!code)
@@ -462,8 +467,9 @@ static int load_request(struct sq *q, const struct store_visitor *v, void *arg, 
 
     r.n_prompt = ids_of(st, 5, &r.prompt);
     if (!r.id || !hash || sqlite3_column_bytes(st, 4) != STORE_HASH_BYTES || r.n_prompt < 0)
-        return store__fail(&q->base.fault, STORE_FAULT_corrupt, err, "%s: request %s has a column of the wrong length%s", q->path,
-                           r.id ? r.id : "?", advice[STORE_FAULT_corrupt]);
+        return store__fail(&q->base.fault, STORE_FAULT_corrupt, err,
+                           "%s: request %s has a column of the wrong length%s", q->path, r.id ? r.id : "?",
+                           advice[STORE_FAULT_corrupt]);
     memcpy(r.body_hash, hash, sizeof r.body_hash);
     r.params = sqlite3_column_blob(st, 7);
     r.params_bytes = (size_t)sqlite3_column_bytes(st, 7);
@@ -501,7 +507,8 @@ static int check_file(struct sq *q, const struct store_config *c, int64_t *versi
     if ((rc = get_i64(q, "PRAGMA application_id", "opening", &app, err)) ||
         (rc = get_i64(q, "SELECT count(*) FROM sqlite_master", "opening", &n_table, err)) ||
         (rc = get_i64(q, "PRAGMA user_version", "opening", version, err)) ||
-        (rc = get_i64(q, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", "opening", &bytes, err)))
+        (rc = get_i64(q, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", "opening", &bytes,
+                      err)))
         return rc;
     if (app != APPLICATION_ID && (app || n_table || *version))
         return store__fail(&q->base.fault, STORE_FAULT_corrupt, err,
@@ -551,7 +558,8 @@ static int take_lead(struct sq *q, const struct store_config *c, struct err *err
     int rc;
 
     store__holder(c, holder, sizeof holder);
-    rc = sqlite3_prepare_v2(q->db, "UPDATE leader SET epoch = epoch + 1, batch = 0, holder = ?1, beat_ms = ?2", -1, &st, NULL);
+    rc = sqlite3_prepare_v2(q->db, "UPDATE leader SET epoch = epoch + 1, batch = 0, holder = ?1, beat_ms = ?2", -1,
+                            &st, NULL);
     if (!rc) {
         sqlite3_bind_text(st, 1, holder, -1, SQLITE_STATIC);
         sqlite3_bind_int64(st, 2, clock_wall_ms());
@@ -577,7 +585,8 @@ static int set_up(struct sq *q, const struct store_config *c, struct err *err)
         return store__fail(&q->base.fault, STORE_FAULT_read_only, err, "%s cannot be written%s", q->path,
                            advice[STORE_FAULT_read_only]);
     /* The lock is taken by the first access and kept; the log comes after it, so that it needs no shared memory. */
-    if ((rc = exec(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON", "opening", err)) ||
+    if ((rc = exec(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON",
+                   "opening", err)) ||
         (rc = check_file(q, c, &version, err)) ||
         (rc = exec(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "opening", err)))
         return rc;

@@ -4,15 +4,16 @@
  * Thread:   the loop; the store's own thread commits. Events come on the loop, from its async handle.
  * Limits:   struct store_config; at each of them store_put() answers ERR_LIMIT: the loop stops taking work in.
  *
- * Writes are put into the open batch and handed over once per turn of the loop (store_flush). The store's thread takes all
- * batches that wait, commits them in ONE transaction, in order, and reports two numbers: all batches up to `committed` survive
- * the death of any process, all up to `durable` survive a power cut. A batch with a STORE_FULL record is durable when it is
- * committed; a LAZY one becomes durable with the next FULL one, at the latest after sync_ms.
+ * Writes are put into the open batch and handed over once per turn of the loop (store_flush). The store's thread
+ * takes all batches that wait, commits them in ONE transaction, in order, and reports two numbers: all batches up to
+ * `committed` survive the death of any process, all up to `durable` survive a power cut. A batch with a STORE_FULL
+ * record is durable when it is committed; a LAZY one becomes durable with the next FULL one, at the latest after
+ * sync_ms.
  *
- * When a commit fails, nothing is acknowledged, the state is `failing`, and the same batches are tried again, with back-off, until
- * they are in or the store is closed. No answer is lost or taken twice by that: each transaction writes its number into the leader
- * row, so that one which was committed after all (the answer was lost) is found and not repeated. `fenced` is for ever: another
- * controller leads.
+ * When a commit fails, nothing is acknowledged, the state is `failing`, and the same batches are tried again, with
+ * back-off, until they are in or the store is closed. No answer is lost or taken twice by that: each transaction
+ * writes its number into the leader row, so that one which was committed after all (the answer was lost) is found and
+ * not repeated. `fenced` is for ever: another controller leads.
  */
 #ifndef CONTROLLER_STORE_STORE_H
 #define CONTROLLER_STORE_STORE_H
@@ -47,7 +48,8 @@ struct store_limits {
 };
 
 struct store_config {
-    const char *url;    /* "postgresql://..." (or postgres://), else the path of an SQLite file, "sqlite:" in front allowed */
+    const char
+        *url; /* "postgresql://..." (or postgres://), else the path of an SQLite file, "sqlite:" in front allowed */
     const char *holder; /* who leads, for people: "host:pid"; NULL: made from those */
     const char *vfs;    /* SQLite VFS by name; NULL: the default. For tests. */
     struct store_limits limit;
@@ -84,8 +86,8 @@ struct store_status {
     int64_t commit_ns_max;  /* slowest transaction */
 };
 
-/* Recovery: called for each request, oldest first: on_request, then its tokens by choice and index, then its ends. Pointers live
- * for the call. A non-zero answer ends the load and is its result. */
+/* Recovery: called for each request, oldest first: on_request, then its tokens by choice and index, then its ends.
+ * Pointers live for the call. A non-zero answer ends the load and is its result. */
 struct store_visitor {
     int (*on_request)(void *arg, const struct store_request *r);
     int (*on_tokens)(void *arg, const struct store_tokens *t);
@@ -104,20 +106,23 @@ void store_config_init(struct store_config *c); /* all defaults, no url */
 
 const char *store_state_name(enum store_state state);
 
-/* Open or create the database, bring its schema to STORE_SCHEMA_VERSION, become its only writer. Blocks: call it before serving.
- * ERR_VERSION: the schema is newer; ERR_BUSY: another process has it (a standby tries again); ERR_FORMAT: damaged or foreign;
- * ERR_UNSUPPORTED: built without PostgreSQL; else ERR_IO, ERR_NET, ERR_LIMIT. The text begins with the name of the fault. */
+/* Open or create the database, bring its schema to STORE_SCHEMA_VERSION, become its only writer. Blocks: call it
+ * before serving. ERR_VERSION: the schema is newer; ERR_BUSY: another process has it (a standby tries again);
+ * ERR_FORMAT: damaged or foreign; ERR_UNSUPPORTED: built without PostgreSQL; else ERR_IO, ERR_NET, ERR_LIMIT. The
+ * text begins with the name of the fault. */
 int store_open(uv_loop_t *loop, const struct store_config *c, const struct store_events *events, void *arg,
                struct store **s_p, struct err *err);
 
-/* Read everything back. ERR_FORMAT: rows contradict each other (a gap, a wrong length); the visitor's own answer. Blocks. */
+/* Read everything back. ERR_FORMAT: rows contradict each other (a gap, a wrong length); the visitor's own answer.
+ * Blocks. */
 int store_load(struct store *s, enum store_load_what what, const struct store_visitor *v, void *arg, struct err *err);
 
 /* Start the thread; from here on writes are taken and reading is over. */
 int store_start(struct store *s, struct err *err);
 
 /* Copy a record into the open batch; *seq (may be NULL) is its batch: the record is safe when on_progress reaches it.
- * ERR_LIMIT: queue and batch are full, store_is_full() has said so before; ERR_STATE: fenced; ERR_RANGE, ERR_FORMAT: see batch.h. */
+ * ERR_LIMIT: queue and batch are full, store_is_full() has said so before; ERR_STATE: fenced; ERR_RANGE, ERR_FORMAT:
+ * see batch.h. */
 int store_put(struct store *s, const struct store_record *r, enum store_class cls, uint64_t *seq, struct err *err);
 
 /* The usual four: accept and end are FULL, tokens as told, prune LAZY. */
@@ -126,18 +131,18 @@ int store_tokens(struct store *s, const struct store_tokens *t, enum store_class
 int store_end(struct store *s, const struct store_end *e, uint64_t *seq, struct err *err);
 int store_prune(struct store *s, const char *request, uint64_t *seq, struct err *err);
 
-/* Once per turn, after the last write: hand the open batch over. With a full queue it stays open, grows, and goes as soon as there
- * is room. Never blocks. */
+/* Once per turn, after the last write: hand the open batch over. With a full queue it stays open, grows, and goes as
+ * soon as there is room. Never blocks. */
 void store_flush(struct store *s);
 
-/* The signal to take no more in: the queue is full and the open batch half full, so that what a turn has begun can still be
- * written before store_put() answers ERR_LIMIT. Ends with an on_progress. */
+/* The signal to take no more in: the queue is full and the open batch half full, so that what a turn has begun can
+ * still be written before store_put() answers ERR_LIMIT. Ends with an on_progress. */
 bool store_is_full(struct store *s);
 
 void store_status(struct store *s, struct store_status *st);
 
-/* Flush, commit what is queued (one try each: a store that fails now loses what was never acknowledged), close the database, then
- * on_closed(arg). *s_p becomes NULL. No event comes after on_closed. */
+/* Flush, commit what is queued (one try each: a store that fails now loses what was never acknowledged), close the
+ * database, then on_closed(arg). *s_p becomes NULL. No event comes after on_closed. */
 void store_close(struct store **s_p, store_closed_fn on_closed, void *arg);
 
 #endif

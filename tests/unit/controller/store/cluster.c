@@ -76,9 +76,18 @@ static bool start_server(void)
 {
     char exe[300], url[400];
     snprintf(exe, sizeof exe, "%s/postgres", bin);
-    char *const argv[] = {exe,  (char[]){"-D"}, data, (char[]){"-k"}, top, (char[]){"-c"}, (char[]){"listen_addresses="},
-                          (char[]){"-c"}, (char[]){"shared_buffers=16MB"}, (char[]){"-c"},
-                          (char[]){"log_min_messages=fatal"}, NULL};
+    char *const argv[] = {exe,
+                          (char[]){"-D"},
+                          data,
+                          (char[]){"-k"},
+                          top,
+                          (char[]){"-c"},
+                          (char[]){"listen_addresses="},
+                          (char[]){"-c"},
+                          (char[]){"shared_buffers=16MB"},
+                          (char[]){"-c"},
+                          (char[]){"log_min_messages=fatal"},
+                          NULL};
     server = spawn(argv, SIGINT);
     url_of(url, sizeof url, "postgres");
     for (int i = 0; i < 600; i++) {
@@ -105,8 +114,18 @@ const char *cluster_start(void)
         return "the temporary directory cannot be given to postgres";
     snprintf(data, sizeof data, "%s/data", top);
     snprintf(exe, sizeof exe, "%s/initdb", bin);
-    char *const argv[] = {exe, (char[]){"-D"}, data, (char[]){"-U"}, (char[]){"postgres"}, (char[]){"-A"}, (char[]){"trust"},
-                          (char[]){"-E"}, (char[]){"UTF8"}, (char[]){"--locale=C.UTF-8"}, (char[]){"-N"}, NULL};
+    char *const argv[] = {exe,
+                          (char[]){"-D"},
+                          data,
+                          (char[]){"-U"},
+                          (char[]){"postgres"},
+                          (char[]){"-A"},
+                          (char[]){"trust"},
+                          (char[]){"-E"},
+                          (char[]){"UTF8"},
+                          (char[]){"--locale=C.UTF-8"},
+                          (char[]){"-N"},
+                          NULL};
     if (!run_to_end(argv))
         return "initdb failed";
     return start_server() ? NULL : "the server did not start";

@@ -1,6 +1,6 @@
-/* Proves what store.h promises of every store: what is reported comes back after a restart, in full and in order; what contradicts
- * the tables is refused and harms nobody; the limits push back; a second owner is refused; a newer schema is refused. How: a real
- * database, a real loop, each test on a fresh database.
+/* Proves what store.h promises of every store: what is reported comes back after a restart, in full and in order;
+ * what contradicts the tables is refused and harms nobody; the limits push back; a second owner is refused; a newer
+ * schema is refused. How: a real database, a real loop, each test on a fresh database.
  */
 #include "tests/unit/controller/store/suite.h"
 
@@ -169,7 +169,8 @@ uint64_t put_tokens(struct rig *r, const char *id, int choice, int64_t first, in
     assert_true(n <= 256);
     for (int i = 0; i < n; i++)
         tok[i] = suite_token(id, choice, first + i);
-    struct store_tokens t = {.request = id, .choice = choice, .first = first, .n = n, .id = tok, .extra = "x\0y", .extra_bytes = 3};
+    struct store_tokens t = {
+        .request = id, .choice = choice, .first = first, .n = n, .id = tok, .extra = "x\0y", .extra_bytes = 3};
     good(store_tokens(r->store, &t, cls, &seq, &err), &err);
     return seq;
 }

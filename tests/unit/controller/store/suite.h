@@ -1,4 +1,4 @@
-/* tests/unit/controller/store/suite.h - the tests that every store must pass, whatever database is behind it; and the rig.
+/* tests/unit/controller/store/suite.h - what every implementation of the store has to do, run for each of them.
  * Owns:     struct rig: a loop, the store on it, what it has reported.
  * Lifetime: rig_open .. rig_close; rig_close ends with uv_loop_close() == 0.
  * Thread:   the test's.
@@ -37,7 +37,8 @@ bool rig_wait(struct rig *r, uint64_t seq);
 bool rig_wait_durable(struct rig *r, uint64_t seq);
 bool rig_wait_state(struct rig *r, enum store_state state);
 
-/* Short ways to write; each returns the batch. Token i of choice c of request id has the value suite_token(id, c, i). */
+/* Short ways to write; each returns the batch. Token i of choice c of request id has the value suite_token(id, c, i).
+ */
 uint64_t put_accept(struct rig *r, const char *id, int n_choice);
 uint64_t put_tokens(struct rig *r, const char *id, int choice, int64_t first, int n, enum store_class cls);
 uint64_t put_end(struct rig *r, const char *id, int choice, int64_t n_tok);

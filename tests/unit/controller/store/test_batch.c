@@ -1,5 +1,6 @@
-/* Proves that a batch owns what it was given, counts its bytes, knows its class, and refuses what is outside the limits without
- * changing. How: records whose sources are overwritten afterwards; each limit at its edge and one beyond.
+/* Proves that a batch owns what it was given, counts its bytes, knows its class, and refuses what is outside the
+ * limits without changing. How: records whose sources are overwritten afterwards; each limit at its edge and one
+ * beyond.
  */
 #include "tests/unit/test.h"
 
@@ -23,9 +24,10 @@ static void test_owns_copies(void **state)
     int32_t prompt[] = {1, 2, 3};
     struct err err;
     struct store_batch *b = store_batch_new(7);
-    struct store_record r = {.kind = STORE_accept,
-                             .u.accept = {.id = id, .tenant = "t", .path = "/p", .key = key, .prompt = prompt, .n_prompt = 3,
-                                          .n_choice = 1}};
+    struct store_record r = {
+        .kind = STORE_accept,
+        .u.accept = {
+            .id = id, .tenant = "t", .path = "/p", .key = key, .prompt = prompt, .n_prompt = 3, .n_choice = 1}};
     assert_int_equal(store_batch_add(b, &r, STORE_LAZY, &err), 0);
     assert_false(b->full);
     memset(id, 'x', 5);

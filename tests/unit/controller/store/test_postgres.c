@@ -1,6 +1,7 @@
-/* Proves that the PostgreSQL store keeps the promises of store.h (suite.c); that a newer schema is refused; that the loss of the
- * session and a crash of the server are survived without loss or repeat; and that a standby takes over from a leader that is dead
- * or silent, while the old one can write nothing any more. How: a real server, private to this program; sessions are ended by SQL.
+/* Proves that the PostgreSQL store keeps the promises of store.h (suite.c); that a newer schema is refused; that the
+ * loss of the session and a crash of the server are survived without loss or repeat; and that a standby takes over
+ * from a leader that is dead or silent, while the old one can write nothing any more. How: a real server, private to
+ * this program; sessions are ended by SQL.
  */
 #include "tests/unit/controller/store/suite.h"
 
@@ -129,7 +130,8 @@ static void test_load_in_pages(void **state)
                                  " ('r150', 1, 1, 1, '\\x01000000', '')"));
     rig_init(&r, url);
     assert_int_equal(rig_open(&r, &err), 0);
-    assert_int_equal(store_load(r.store, STORE_LOAD_all, &none, NULL, &err), ERR_FORMAT); /* it got as far as that page */
+    assert_int_equal(store_load(r.store, STORE_LOAD_all, &none, NULL, &err),
+                     ERR_FORMAT); /* it got as far as that page */
     assert_non_null(strstr(err.text, "r150"));
     rig_close(&r);
 }

@@ -1,7 +1,7 @@
-/* Proves that the SQLite store keeps the promises of store.h (suite.c), names what is wrong with a file, survives a full disk, and
- * that no failure, kill or power cut at ANY change of a file costs an acknowledged record or leaves a gap. How: real files; for
- * the last, a VFS whose n-th change goes wrong, for every n of a fixed scenario; kills and power cuts hit a child process (this
- * program again), which reports each acknowledgement through a pipe.
+/* Proves that the SQLite store keeps the promises of store.h (suite.c), names what is wrong with a file, survives a
+ * full disk, and that no failure, kill or power cut at ANY change of a file costs an acknowledged record or leaves a
+ * gap. How: real files; for the last, a VFS whose n-th change goes wrong, for every n of a fixed scenario; kills and
+ * power cuts hit a child process (this program again), which reports each acknowledgement through a pipe.
  */
 #include "tests/unit/controller/store/suite.h"
 
@@ -269,7 +269,8 @@ static void tell(report_fn report, void *arg, char what, const char *id, int64_t
     report(arg, what, id[0], n);
 }
 
-/* The fixed scenario: each step waits for its acknowledgement, so that the changes of the files are the same each time. */
+/* The fixed scenario: each step waits for its acknowledgement, so that the changes of the files are the same each
+ * time. */
 static void scenario(struct rig *r, report_fn report, void *arg)
 {
     assert_true(rig_wait_durable(r, put_accept(r, "a", 1)));

@@ -1,6 +1,7 @@
-/* Proves what the store's thread and queue do when the database does not: nothing is acknowledged, the queue pushes back at its
- * limits and frees itself, everything comes in once the cause is gone, closing never hangs. How: SQLite behind the VFS that fails on demand; and, if the environment names a directory (STORE_BENCH_DIR), the
- * time of 100000 appends there.
+/* Proves what the store's thread and queue do when the database does not: nothing is acknowledged, the queue pushes
+ * back at its limits and frees itself, everything comes in once the cause is gone, closing never hangs. How: SQLite
+ * behind the VFS that fails on demand; and, if the environment names a directory (STORE_BENCH_DIR), the time of
+ * 100000 appends there.
  */
 #include "tests/unit/controller/store/suite.h"
 
