@@ -34,6 +34,7 @@ struct up_config {
     const char *backend;  /* NULL: the worker's default; likewise below */
     int64_t n_rank;       /* 0 */
     int64_t n_seq_max;    /* 0 */
+    int64_t kv_tok, context_max; /* 0 */
     const char *log_level;
     const char *model_name;
     const char *profile;
