@@ -29,7 +29,8 @@ enum { DRAIN_MS = 30000, STOP_MS = 2000, STEP_TOK = 256, SEQS = 8 };
     X("score", wrk_tool_score)                                                                     \
     X("layer", wrk_tool_layer)                                                                     \
     X("generate", wrk_tool_generate)                                                               \
-    X("info", wrk_tool_info)
+    X("info", wrk_tool_info)                                                                       \
+    X("bench", wrk_tool_bench)
 
 static const struct {
     const char *name;
@@ -42,7 +43,7 @@ static const struct {
 
 struct args {
     const char *model, *connect, *name, *backend, *domain, *log_level;
-    int64_t n_ranks, n_seq, kv_tokens, context, step_tok, drain_ms;
+    int64_t n_ranks, n_threads, n_seq, kv_tokens, context, step_tok, drain_ms;
     bool die_with_parent;
     char name_default[64];
 };
@@ -67,6 +68,8 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
          .help = "ref, cpu or cuda (default ref)"},
         {.name = "ranks", .kind = FLAG_I64, .to = &a->n_ranks, .value = "N",
          .help = "ranks (default 1)", .min = 1, .max = 64},
+        {.name = "threads", .kind = FLAG_I64, .to = &a->n_threads, .value = "N",
+         .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
         {.name = "max-seqs", .kind = FLAG_I64, .to = &a->n_seq, .value = "N",
          .help = "sequences at once (default 8)",
          .min = 1, .max = ENG_SEQ_MAX},
@@ -86,7 +89,7 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
          .help = "end when the parent process does"},
     };
     struct flags f = {.usage = "baton-worker --model DIR --connect tcp://HOST:PORT [flags] | baton-worker "
-                               "score|layer|generate|info ...",
+                               "score|layer|generate|info|bench ...",
                       .about = "Serves a controller with one model. SIGTERM: finish what runs and leave; a second\n"
                                "one: at once.",
                       .flag = flag,
@@ -206,6 +209,7 @@ static int serve(const struct args *a, int signal_fd)
     struct load l = {.opts = {.model_dir = a->model,
                               .backend = a->backend,
                               .n_ranks = (int)a->n_ranks,
+                              .n_threads = (int)a->n_threads,
                               .n_seq_max = (int)a->n_seq,
                               .step_tok_max = (int)a->step_tok,
                               .context_max = a->context,

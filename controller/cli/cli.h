@@ -34,7 +34,8 @@ enum { CLI_STDIN_MAX = 1 << 29, CLI_LINE_MAX = 64 << 20, CLI_PATH_MAX = 4096 };
     X("generate", "generate", "one generation in one process, no controller")                      \
     X("score", "score", "logits of given tokens, as a safetensors file")                           \
     X("layer", "layer", "one layer alone on given input, with its intermediates")                  \
-    X("model info", "info", "configuration and size of a checkpoint")
+    X("model info", "info", "configuration and size of a checkpoint")                              \
+    X("bench engine", "bench", "speed of the engine alone, beside the machine's ceilings")
 
 #define X(words, function, summary) int function(int argc, char **argv);
 CLI_CMD_LIST(X)

@@ -150,6 +150,8 @@ static int start_worker(struct up *u, struct ward *w, struct err *err)
     add_text(&a, "--backend", c->backend);
     if (c->n_rank)
         add_number(&a, "--ranks", c->n_rank);
+    if (c->n_thread)
+        add_number(&a, "--threads", c->n_thread);
     if (c->n_seq_max)
         add_number(&a, "--max-seqs", c->n_seq_max);
     if (c->kv_tok)
@@ -514,6 +516,8 @@ int cli_up_main(int argc, char **argv)
          .help = "workers on this machine, default 1", .min = 1, .max = UP_WORKERS_MAX},
         {"backend", FLAG_STR, &c.backend, "B", .help = "engine of the workers: ref, cpu or cuda"},
         {"ranks", FLAG_I64, &c.n_rank, "N", .help = "ranks of each worker", .min = 1, .max = 1024},
+        {"threads", FLAG_I64, &c.n_thread, "N", .help = "threads of each worker; default: all cores", .min = 1,
+         .max = 256},
         {"max-seqs", FLAG_I64, &c.n_seq_max, "N",
          .help = "sequences that a worker takes at once", .min = 1, .max = 65536},
         {"kv-tokens", FLAG_I64, &c.kv_tok, "N",

@@ -33,6 +33,7 @@ struct up_config {
     int64_t port;         /* 0: any free one */
     const char *backend;  /* NULL: the worker's default; likewise below */
     int64_t n_rank;       /* 0 */
+    int64_t n_thread;     /* 0 */
     int64_t n_seq_max;    /* 0 */
     int64_t kv_tok, context_max; /* 0 */
     const char *log_level;

@@ -52,7 +52,7 @@ static inline float kn_round_bf16(float v)
 /* ---- E4M3: sign, 4 exponent bits (bias 7), 3 fraction bits; 0x7f and 0xff are NaN, there is no infinity ---- */
 
 /* Magnitude of code c in units of 2^-9, an integer. */
-#define KN__E4M3_INT(c) (((c) >> 3 & 15) ? (8 + ((c) & 7)) << (((c) >> 3 & 15) - 1) : ((c) & 7))
+#define KN__E4M3_INT(c) (((c) >> 3 & 15) ? (8 + ((c) & 7)) << ((((c) >> 3 & 15) + 15) & 15) : ((c) & 7))
 #define KN__E4M3(c)                                                                                 \
     (((c) & 127) == 127 ? __builtin_nanf("") : ((c) & 128 ? -1.0f : 1.0f) * (float)KN__E4M3_INT(c) / 512.0f)
 #define KN__E4M3_4(c)  KN__E4M3(c), KN__E4M3((c) + 1), KN__E4M3((c) + 2), KN__E4M3((c) + 3)

@@ -407,11 +407,12 @@ struct kn_moe_combine_args {
 
 /* Where a rank's work runs. */
 struct kn_ctx {
-    void *stream;          /* the back end's queue; NULL for ref and cpu */
+    void *stream;          /* the back end's queue; NULL for ref, the thread pool for cpu */
     void *workspace;       /* device memory, KN_PAGE_ALIGN-aligned */
     size_t workspace_bytes; /* >= kn_backend.workspace_bytes(limits) */
     int rank, n_ranks;
     int device; /* number of the device of this rank */
+    int n_threads; /* host threads of this rank, its caller included (cpu only); 0: all that the process may run on */
 };
 
 struct kn_ops {

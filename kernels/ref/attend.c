@@ -13,20 +13,12 @@ struct state {
     double *sum;      /* [D] */
 };
 
-/* The list of one row: its window in position order, then its compressed entries. */
-struct list {
-    const struct kn_attend_args *a;
-    int64_t row;
-    int32_t slot, pos, seq_pos, seq_row; /* of the row; where the step's own rows begin */
-    int32_t n_window, n_entry;
-};
-
-static struct list list_of(const struct kn_attend_args *a, int64_t row)
+struct kn__list kn__list_of(const struct kn_attend_args *a, int64_t row)
 {
     const struct kn_batch *b = a->batch;
     int32_t seq = b->row_seq[row], pos = b->row_pos[row];
-    struct list l = {.a = a, .row = row, .slot = b->seq_slot[seq], .pos = pos,
-                     .seq_pos = b->seq_pos[seq], .seq_row = b->seq_row[seq]};
+    struct kn__list l = {.a = a, .row = row, .slot = b->seq_slot[seq], .pos = pos,
+                         .seq_pos = b->seq_pos[seq], .seq_row = b->seq_row[seq]};
 
     l.n_window = pos + 1 < a->window ? pos + 1 : a->window;
     if (a->ratio == 0)
@@ -40,8 +32,7 @@ static struct list list_of(const struct kn_attend_args *a, int64_t row)
     return l;
 }
 
-/* Decode what list slot i holds; false: the slot is empty. */
-static bool list_get(const struct list *l, int i, double *x)
+bool kn__list_at(const struct kn__list *l, int i, const uint8_t **page, int64_t *n, int64_t *at)
 {
     const struct kn_attend_args *a = l->a;
 
@@ -49,17 +40,30 @@ static bool list_get(const struct list *l, int i, double *x)
         int32_t p = l->pos + 1 - l->n_window + i;
         if (i >= l->n_window)
             return false;
-        if (p >= l->seq_pos)
-            kn_kv_get(a->fresh, a->kv, a->batch->n_tok, l->seq_row + (p - l->seq_pos), x);
-        else
-            kn_kv_get(a->ring + (size_t)l->slot * a->ring_bytes, a->kv, a->window, p % a->window, x);
+        bool is_fresh = p >= l->seq_pos;
+        *page = is_fresh ? a->fresh : a->ring + (size_t)l->slot * a->ring_bytes;
+        *n = is_fresh ? a->batch->n_tok : a->window;
+        *at = is_fresh ? l->seq_row + (p - l->seq_pos) : p % a->window;
         return true;
     }
     int32_t e = i - a->window, per_page = KN_BLOCK_TOK / a->ratio;
     if (a->choice)
         e = a->choice[l->row * a->top_k + e];
-    kn_kv_get(a->pool + kn__entry_page(a->batch, l->slot, a->ratio, e, a->page_bytes), a->kv, per_page, e % per_page,
-              x);
+    *page = a->pool + kn__entry_page(a->batch, l->slot, a->ratio, e, a->page_bytes);
+    *n = per_page;
+    *at = e % per_page;
+    return true;
+}
+
+/* Decode what list slot i holds; false: the slot is empty. */
+static bool list_get(const struct kn__list *l, int i, double *x)
+{
+    const uint8_t *page;
+    int64_t n, at;
+
+    if (!kn__list_at(l, i, &page, &n, &at))
+        return false;
+    kn_kv_get(page, l->a->kv, n, at, x);
     return true;
 }
 
@@ -106,7 +110,7 @@ static void take_group(struct state *s, int h, int dim, int n)
 
 static void attend_row(const struct kn_attend_args *a, int64_t r, struct state *s)
 {
-    struct list l = list_of(a, r);
+    struct kn__list l = kn__list_of(a, r);
     int H = a->n_head, D = a->kv.dim, R = a->kv.rope, n_slot = a->window + l.n_entry;
 
     for (int i = 0; i < H * D; i++) {

@@ -38,27 +38,32 @@ static uint16_t pool_channel(const struct kn_compress_args *a, int32_t slot, int
     return kn_f32_bf16((float)sum);
 }
 
-/* The entry of the block that ends at position p (spec section 6). */
-static void finish_block(const struct kn_compress_args *a, int32_t slot, int32_t p, struct scratch *s)
+void kn__compress_put(const struct kn_compress_args *a, int32_t slot, int32_t p, uint16_t *x, double *tmp)
 {
     int32_t entry = p / a->ratio, per_page = KN_BLOCK_TOK / a->ratio;
     uint8_t *page = a->pool + kn__entry_page(a->batch, slot, a->ratio, entry, a->page_bytes);
-    uint16_t *rotary = s->x + a->dim - a->rope;
+    uint16_t *rotary = x + a->dim - a->rope;
     float cs[2];
 
-    for (int ch = 0; ch < a->dim; ch++)
-        s->x[ch] = pool_channel(a, slot, p, ch);
-    kn__rmsnorm(s->x, a->norm, a->dim, a->eps, s->x);
+    kn__rmsnorm(x, a->norm, a->dim, a->eps, x);
     for (int i = 0; i < a->rope / 2; i++) { /* rotated at the position of the block's first token */
         kn__cos_sin(entry * a->ratio, a->freq[i], cs);
         kn__rope(rotary + 2 * i, 2, cs, 1);
     }
     if (a->is_index) {
-        kn__hadamard(s->x, a->dim, s->sum);
-        kn__index_put(page, a->dim, per_page, entry % per_page, s->x);
+        kn__hadamard(x, a->dim, tmp);
+        kn__index_put(page, a->dim, per_page, entry % per_page, x);
     } else {
-        kn__kv_put(page, (struct kn_kv_shape){a->dim, a->rope}, per_page, entry % per_page, s->x);
+        kn__kv_put(page, (struct kn_kv_shape){a->dim, a->rope}, per_page, entry % per_page, x);
     }
+}
+
+/* The entry of the block that ends at position p (spec section 6). */
+static void finish_block(const struct kn_compress_args *a, int32_t slot, int32_t p, struct scratch *s)
+{
+    for (int ch = 0; ch < a->dim; ch++)
+        s->x[ch] = pool_channel(a, slot, p, ch);
+    kn__compress_put(a, slot, p, s->x, s->sum);
 }
 
 int kn__ref_compress(struct kn_ctx *ctx, const struct kn_compress_args *a)

@@ -33,13 +33,10 @@ static void sinkhorn(float *c, int hc, int iters, float eps)
     }
 }
 
-/* One row: X [hc, d], m = fn . X [(2+hc)*hc] not yet normalised. u, y are scratch [d]. */
-static void mix_row(const struct kn_hc_pre_args *a, int64_t r, const float *m, uint16_t *u, uint16_t *y)
+void kn__hc_weights(const struct kn_hc_pre_args *a, int64_t r, const float *m, float inv)
 {
-    int hc = a->hc, d = a->d;
-    const uint16_t *X = a->X + r * hc * d;
+    int hc = a->hc;
     float *pre = a->pre + r * hc, *post = a->post + r * hc, *comb = a->comb + r * hc * hc;
-    float inv = kn__inv_rms(X, hc * d, a->rms_eps);
 
     for (int j = 0; j < hc; j++) {
         pre[j] = kn__sigmoid(m[j] * inv * a->scale[0] + a->base[j]) + a->hc_eps;
@@ -48,7 +45,16 @@ static void mix_row(const struct kn_hc_pre_args *a, int64_t r, const float *m, u
     for (int i = 0; i < hc * hc; i++)
         comb[i] = m[2 * hc + i] * inv * a->scale[2] + a->base[2 * hc + i];
     sinkhorn(comb, hc, a->sinkhorn_iters, a->hc_eps);
+}
 
+/* One row: X [hc, d], m = fn . X [(2+hc)*hc] not yet normalised. u, y are scratch [d]. */
+static void mix_row(const struct kn_hc_pre_args *a, int64_t r, const float *m, uint16_t *u, uint16_t *y)
+{
+    int hc = a->hc, d = a->d;
+    const uint16_t *X = a->X + r * hc * d;
+    const float *pre = a->pre + r * hc;
+
+    kn__hc_weights(a, r, m, kn__inv_rms(X, hc * d, a->rms_eps));
     for (int i = 0; i < d; i++) {
         float sum = 0;
         for (int j = 0; j < hc; j++)

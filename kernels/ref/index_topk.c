@@ -32,8 +32,7 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The best top_k of n entries, ascending by number, -1 behind the last. score holds no NaN. */
-static void choose(const float *score, int n, int top_k, int32_t *choice)
+void kn__choose(const float *score, int n, int top_k, int32_t *choice)
 {
     int k = n < top_k ? n : top_k;
 
@@ -88,7 +87,7 @@ int kn__ref_index_topk(struct kn_ctx *ctx, const struct kn_index_topk_args *a)
             kn_index_get(page, a->dim, per_page, i % per_page, key);
             score[i] = score_entry(a, q, a->w + r * a->n_head, key);
         }
-        choose(score, n, a->top_k, a->choice + r * a->top_k);
+        kn__choose(score, n, a->top_k, a->choice + r * a->top_k);
         for (int32_t i = 0; a->score && i < a->score_stride; i++)
             a->score[r * a->score_stride + i] = i < n ? score[i] : -INFINITY;
     }

@@ -84,6 +84,29 @@ void kn__index_put(uint8_t *page, int dim, int64_t n, int64_t i, const uint16_t 
 /* Sigmoid, the exponential in f64, the result f32. */
 float kn__sigmoid(float x);
 
+/* ---- parts of ops that other host back ends use as they are ---- */
+
+/* The list of one row of attend: its window in position order, then its compressed entries. */
+struct kn__list {
+    const struct kn_attend_args *a;
+    int64_t row;
+    int32_t slot, pos, seq_pos, seq_row; /* of the row; where the step's own rows begin */
+    int32_t n_window, n_entry;
+};
+struct kn__list kn__list_of(const struct kn_attend_args *a, int64_t row);
+/* Where slot i of the list lies: entry *at of a page of *n. false: the slot is empty. */
+bool kn__list_at(const struct kn__list *l, int i, const uint8_t **page, int64_t *n, int64_t *at);
+
+/* The best top_k of n entries, ascending by number, -1 behind the last. score holds no NaN. */
+void kn__choose(const float *score, int n, int top_k, int32_t *choice);
+
+/* pre, post and comb of row r (spec section 4, steps 1 and 2) from m = fn . X and inv = rsqrt(mean(X^2) + eps). */
+void kn__hc_weights(const struct kn_hc_pre_args *a, int64_t r, const float *m, float inv);
+
+/* The finished entry of a block of compress: x bf16 [dim] pooled -> norm, rope, stored in the pool. p: last position
+ * of the block. x is changed; tmp f64 [dim]. */
+void kn__compress_put(const struct kn_compress_args *a, int32_t slot, int32_t p, uint16_t *x, double *tmp);
+
 /* KV page of entry i of the sequence in slot: pool, 128/ratio entries a block. */
 static inline size_t kn__entry_page(const struct kn_batch *b, int32_t slot, int32_t ratio, int32_t i, size_t page_bytes)
 {

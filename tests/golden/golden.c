@@ -95,12 +95,19 @@ int64_t golden_row(const struct mdl_tensor *t)
 
 struct eng *golden_engine(const struct golden *g, const char *backend, int n_seq, int64_t n_tok, int step_max)
 {
+    return golden_engine_threads(g, backend, 0, n_seq, n_tok, step_max);
+}
+
+struct eng *golden_engine_threads(const struct golden *g, const char *backend, int n_threads, int n_seq, int64_t n_tok,
+                                  int step_max)
+{
     struct eng *eng = NULL;
     struct err err = {0};
     struct eng_opts opts = {
         .model_dir = g->dir,
         .backend = backend,
         .n_ranks = 1,
+        .n_threads = n_threads,
         .n_seq_max = n_seq,
         .step_tok_max = step_max,
         .context_max = n_tok,

@@ -1,5 +1,6 @@
 /* Check D: the logits of a token are a function of its sequence's tokens, bit for bit: prefill in one go, in chunks of
- * any size, token by token, beside other sequences, in a slot and in blocks that others have used. How: each way is run
+ * any size, token by token, beside other sequences, in a slot and in blocks that others have used,
+ * with another number of threads. How: each way is run
  * and compared byte by byte with the prefill in one go. */
 #include "tests/unit/test.h"
 
@@ -79,6 +80,15 @@ static void prefill_then_decode(struct run *r, int n_prefill)
     eng_seq_close(r->eng, &seq);
 }
 
+/* The engine anew, with another number of threads (a back end without threads is the same again): the bits of before.
+ */
+static void with_threads(struct run *r, const char *backend, int n_threads)
+{
+    eng_close(&r->eng);
+    r->eng = golden_engine_threads(&r->g, backend, n_threads, SEQS, r->n, SEQS * r->n);
+    chunks(r, 97);
+}
+
 /* Three sequences in one plan, out of step: A is the prompt in chunks of 37, then single tokens; B is the prompt from
  * its middle on in chunks that grow; C is A again, 5 tokens behind, in chunks of 13. B is other text: its rows are
  * checked by A and C being right beside it. */
@@ -137,6 +147,8 @@ static void test_tiny(void **state)
             chunks(&r, sizes[i]);
         prefill_then_decode(&r, 383);
         beside_others(&r);
+        for (int n = 1; n <= 3 && strcmp(*b, "cpu") == 0; n++)
+            with_threads(&r, *b, n);
         end(&r);
     }
 }
@@ -149,6 +161,8 @@ static void some(const char *name, int n)
         begin(&r, name, *b, n);
         chunks(&r, 61);
         prefill_then_decode(&r, n - 20);
+        if (strcmp(*b, "cpu") == 0)
+            with_threads(&r, *b, 1); /* before: all cores */
         beside_others(&r);
         end(&r);
     }

@@ -28,7 +28,7 @@ static int choose_backend(struct eng *e, const struct eng_opts *o, struct err *e
     e->ops = b->ops;
     if (o->n_ranks != 1)
         return err_set(err, ERR_UNSUPPORTED, "%d ranks: this engine runs on one rank; use --ranks 1", o->n_ranks);
-    e->ctx = (struct kn_ctx){.rank = 0, .n_ranks = 1};
+    e->ctx = (struct kn_ctx){.rank = 0, .n_ranks = 1, .n_threads = o->n_threads};
     return 0;
 }
 

@@ -27,6 +27,7 @@ struct eng_opts {
     const char *model_dir;
     const char *backend; /* "ref", "cpu", "cuda"; one that is not built in: ERR_UNSUPPORTED, named */
     int n_ranks;         /* >= 1 */
+    int n_threads;       /* host threads of back end cpu; 0: all that the process may run on. Never changes a bit */
     int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX */
     int step_tok_max;    /* rows of one plan, 1..ENG_STEP_TOK_MAX */
     int64_t context_max; /* tokens of one sequence; 0: the model's max_position_embeddings */

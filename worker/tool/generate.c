@@ -21,7 +21,7 @@ enum { GENERATE_STEP_TOK = 512 }; /* rows of one step: bounds the workspace, cha
 struct generate {
     const char *model, *prompt, *tokens, *backend;
     double temperature, top_p;
-    int64_t max_tokens, seed, n_ranks;
+    int64_t max_tokens, seed, n_ranks, n_threads;
     bool ignore_eos, json;
     /* the run */
     struct tok *tok;       /* NULL: ids only */
@@ -181,6 +181,7 @@ static int generate(struct generate *g, struct err *err)
     const struct eng_opts eo = {.model_dir = g->model,
                                 .backend = g->backend,
                                 .n_ranks = (int)g->n_ranks,
+                                .n_threads = (int)g->n_threads,
                                 .n_seq_max = 1,
                                 .step_tok_max = g->n_in < GENERATE_STEP_TOK ? (int)g->n_in : GENERATE_STEP_TOK,
                                 .context_max = context,
@@ -232,6 +233,8 @@ int wrk_tool_generate(int argc, char **argv)
         {.name = "seed", .kind = FLAG_I64, .to = &g.seed, .value = "S", .help = "of the noise (default 0)"},
         {.name = "backend", .kind = FLAG_STR, .to = &g.backend, .value = "B",
          .help = "ref, cpu or cuda (default ref)"},
+        {.name = "threads", .kind = FLAG_I64, .to = &g.n_threads, .value = "N",
+         .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
         {.name = "ranks", .kind = FLAG_I64, .to = &g.n_ranks, .value = "N",
          .help = "ranks (default 1)", .min = 1, .max = 64},
         {.name = "ignore-eos", .kind = FLAG_BOOL, .to = &g.ignore_eos, .help = "do not stop at the end of text"},

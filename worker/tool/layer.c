@@ -14,7 +14,7 @@ enum { TENSORS_MAX = 32 }; /* named intermediates of a layer and its output */
 
 struct layer {
     const char *model, *input, *out, *backend;
-    int64_t layer;
+    int64_t layer, n_threads;
 };
 
 /* What the observer was shown, to be written when the layer is done. */
@@ -116,6 +116,7 @@ static int run_layer(const struct layer *l, struct err *err)
         .model_dir = l->model,
         .backend = l->backend,
         .n_ranks = 1,
+        .n_threads = (int)l->n_threads,
         .n_seq_max = 1,
         .step_tok_max = n_tok,
         .context_max = n_tok,
@@ -150,6 +151,8 @@ int wrk_tool_layer(int argc, char **argv)
          .required = true},
         {"out", FLAG_STR, &l.out, "F.safetensors", .help = "where the results go", .required = true},
         {"backend", FLAG_STR, &l.backend, "B", .help = "ref, cpu or cuda (default ref)"},
+        {"threads", FLAG_I64, &l.n_threads, "N", .help = "threads of back end cpu (default: all cores)", .min = 1,
+         .max = 256},
     };
     struct flags f = {.usage = "baton layer --model DIR --layer N --input F.safetensors --out F.safetensors [flags]",
                       .about = "One layer alone on an empty cache: its output `x` and every named intermediate.",

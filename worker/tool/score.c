@@ -11,7 +11,7 @@
 
 struct score {
     const char *model, *tokens, *out, *backend;
-    int64_t n_ranks, chunk, decode_from; /* chunk 0: largest; decode_from -1: never */
+    int64_t n_ranks, n_threads, chunk, decode_from; /* chunk 0: largest; decode_from -1: never */
 };
 
 static int64_t min64(int64_t a, int64_t b)
@@ -72,6 +72,7 @@ static int score(const struct score *s, struct err *err)
         .model_dir = s->model,
         .backend = s->backend,
         .n_ranks = (int)s->n_ranks,
+        .n_threads = (int)s->n_threads,
         .n_seq_max = 1,
         .step_tok_max = (int)step_max,
         .context_max = n_tok,
@@ -100,6 +101,8 @@ int wrk_tool_score(int argc, char **argv)
         {"out", FLAG_STR, &s.out, "F.safetensors", .help = "where the logits go", .required = true},
         {"backend", FLAG_STR, &s.backend, "B", .help = "ref, cpu or cuda (default ref)"},
         {"ranks", FLAG_I64, &s.n_ranks, "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {"threads", FLAG_I64, &s.n_threads, "N", .help = "threads of back end cpu (default: all cores)", .min = 1,
+         .max = 256},
         {"chunk", FLAG_I64, &s.chunk, "N", .help = "tokens of a prefill step (0, the default: all)",
          .min = 0, .max = ENG_STEP_TOK_MAX},
         {"decode-from", FLAG_I64, &s.decode_from, "P", .help = "positions from P on by one-token steps",

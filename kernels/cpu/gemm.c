@@ -1,0 +1,135 @@
+#include "kernels/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+static size_t padded(int64_t k)
+{
+    return (size_t)(k + KN__GROUP - 1) / KN__GROUP * KN__GROUP;
+}
+
+/* Room for KN__ROWS rows of up to this many inputs; wider rows go in smaller blocks. */
+enum { FULL_WIDTH = 16384 };
+
+size_t kn__rows_bytes(int64_t k)
+{
+    size_t full = (size_t)KN__ROWS * (padded(k) < FULL_WIDTH ? padded(k) : FULL_WIDTH), least = 16 * padded(k);
+    return kn_page_align((full > least ? full : least) * sizeof(float));
+}
+
+int kn__rows_init(struct kn__rows *rows, struct kn__scratch *s, int64_t k, int64_t n_part)
+{
+    size_t stride = padded(k) * (size_t)n_part, room = (size_t)(s->end - s->at) / (stride * sizeof(float));
+
+    rows->stride = stride;
+    rows->n_max = room < KN__ROWS ? (int)room : KN__ROWS;
+    rows->x = kn__take(s, (size_t)rows->n_max * stride, sizeof *rows->x);
+    return rows->x && rows->n_max >= 1 ? 0 : ERR_ARG;
+}
+
+struct load {
+    const struct kn__isa *isa;
+    const struct kn__rows *rows;
+    const struct kn_act *act;
+    enum kn_dtype dtype;
+    int64_t row0;
+    int k;
+};
+
+static void load_rows(void *arg, int64_t row, int n, void *scratch)
+{
+    const struct load *l = arg;
+
+    (void)scratch;
+    for (int64_t r = row; r < row + n; r++) {
+        float *to = l->rows->x + (size_t)r * l->rows->stride;
+        int64_t at = (l->row0 + r) * l->k;
+        if (kn__is_quantized(l->dtype))
+            l->isa->x_codes(l->dtype, l->act->q + at, l->act->s + (l->row0 + r) * (l->k / KN_ACT_GROUP), l->k, to);
+        else
+            l->isa->x_bf16(l->dtype, l->act->x + at, l->k, to);
+    }
+}
+
+void kn__rows_load(const struct kn_ctx *ctx, const struct kn__rows *rows, enum kn_dtype dtype, const struct kn_act *act,
+                   int64_t row0, int n, int k)
+{
+    struct load l = {kn__cpu(ctx)->isa, rows, act, dtype, row0, k};
+    kn__rows_run(ctx, n, 4, load_rows, &l);
+}
+
+void kn__tile(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x, size_t stride,
+              int n_row, struct kn__tile_mem *mem)
+{
+    struct kn__dot d = {.x_stride = stride, .w = mem->w, .n_row = n_row, .n_col = n_col <= 4 ? 4 : KN__TILE_COLS,
+                        .acc = mem->acc, .y = mem->y};
+    int64_t last = w->n_out - 1;
+
+    for (int k0 = 0; k0 < w->n_in; k0 += KN__K_BLOCK) {
+        int n = w->n_in - k0 < KN__K_BLOCK ? w->n_in - k0 : KN__K_BLOCK;
+        for (int c = 0; c < d.n_col; c++) { /* columns past the last are read as the last: nobody takes their sums */
+            int64_t row = o + (c < n_col ? c : n_col - 1), ahead = row + KN__TILE_COLS;
+            isa->w_row(w, row, k0, n, ahead < last ? ahead : last, mem->w + c * KN__K_BLOCK);
+        }
+        d.x = x + k0;
+        d.k = (int)padded(n);
+        d.is_first = k0 == 0;
+        d.is_last = k0 + n == w->n_in;
+        isa->dot(&d);
+    }
+}
+
+void kn__cols_bf16(const struct kn__isa *isa, const struct kn_mat *w, int64_t o, int n_col, const float *x,
+                   size_t stride, int n_row, struct kn__tile_mem *mem, uint16_t *y, int64_t y_stride)
+{
+    for (int c0 = 0; c0 < n_col; c0 += KN__TILE_COLS) {
+        int n = n_col - c0 < KN__TILE_COLS ? n_col - c0 : KN__TILE_COLS;
+        kn__tile(isa, w, o + c0, n, x, stride, n_row, mem);
+        for (int64_t r = 0; r < n_row; r++)
+            for (int c = 0; c < n; c++)
+                y[r * y_stride + c0 + c] = kn_f32_bf16(mem->y[r * KN__TILE_COLS + c]);
+    }
+}
+
+/* ---- rows over the threads ---- */
+
+struct row_job {
+    int64_t n;
+    int run;
+    kn__row_task *fn;
+    void *arg;
+};
+
+static void row_task(void *arg, int64_t task, void *scratch)
+{
+    const struct row_job *j = arg;
+    int64_t row = task * j->run;
+    j->fn(j->arg, row, (int)(j->n - row < j->run ? j->n - row : j->run), scratch);
+}
+
+void kn__rows_run(const struct kn_ctx *ctx, int64_t n, int least, kn__row_task *fn, void *arg)
+{
+    struct kn__pool *pool = kn__cpu(ctx)->pool;
+    int64_t share = n / (4 * kn__pool_threads(pool));
+    struct row_job j = {n, share > least ? (int)share : least, fn, arg};
+
+    kn__pool_run(pool, (n + j.run - 1) / j.run, row_task, &j);
+}
+
+void kn__put_act(const struct kn__isa *isa, const struct kn_act *y, int64_t r, int k, const uint16_t *x)
+{
+    if (y->x)
+        memcpy(y->x + r * k, x, (size_t)k * sizeof *x);
+    if (y->q)
+        isa->quantize(x, k, y->q + r * k, y->s + r * (k / KN_ACT_GROUP));
+}
+
+float kn__row_inv_rms(const struct kn__isa *isa, const uint16_t *x, int n, float eps)
+{
+    return 1.0f / sqrtf(isa->sum_squares(x, n) / (float)n + eps);
+}
+
+void kn__norm_row(const struct kn__isa *isa, const uint16_t *x, const float *weight, int n, float eps, uint16_t *y)
+{
+    isa->scale(x, kn__row_inv_rms(isa, x, n, eps), weight, n, y);
+}

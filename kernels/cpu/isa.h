@@ -1,0 +1,89 @@
+/* kernels/cpu/isa.h - what an instruction set gives to the cpu back end: expanding stored values and the dot kernel.
+ * Owns:     nothing; static tables.
+ * Thread:   any.
+ *
+ * One file per instruction set fills struct kn__isa; everything else of the back end is written once. An expanded row
+ * is f32 in the order that suits its dtype's decoding (the same order on both sides of a dot product), in groups of
+ * KN__GROUP values, zeros behind the last.
+ *
+ * Numerics: an output element is the sum over lane l = 0.. of the sums over groups in rising order of x*w at lane l,
+ * each one FMA in f32; the lanes are added in one fixed tree. Nothing else enters: not the other rows, nor how many
+ * there are, nor the thread. That is what makes batches and chunks exact.
+ */
+#ifndef KERNELS_CPU_ISA_H
+#define KERNELS_CPU_ISA_H
+
+#include "kernels/include/ops.h"
+
+enum {
+    KN__GROUP = 64,     /* values that a decoding may reorder among themselves */
+    KN__K_BLOCK = 512,  /* inputs that are expanded at a time: a tile of weights stays in the first-level cache */
+    KN__TILE_COLS = 8,  /* outputs of a tile of weights */
+    KN__POOL_MAX = 128, /* tokens of one compressed entry, 8 at ratio 4 */
+    KN__LANES_MAX = 8,  /* f32 lanes of one partial sum, over all instruction sets */
+};
+
+/* Row tile of the dot kernel: partial sums between two k blocks lie in acc [row][col][lane]. */
+struct kn__dot {
+    const float *x;  /* n_row rows, x_stride apart */
+    size_t x_stride;
+    const float *w;  /* n_col rows (a multiple of 4, at most KN__TILE_COLS), KN__K_BLOCK apart */
+    int n_row, n_col, k; /* k a multiple of KN__GROUP, at most KN__K_BLOCK */
+    float *acc;      /* [n_row, KN__TILE_COLS, KN__LANES_MAX] */
+    bool is_first, is_last;
+    float *y;        /* [n_row, KN__TILE_COLS], written if is_last */
+};
+
+struct kn__isa {
+    const char *numerics;
+
+    /* Expand inputs k0.. (n of them) of row o of w. k0 a multiple of KN__K_BLOCK. to has room for n rounded up to
+     * KN__GROUP; what lies behind n is set to 0. ahead: row to prefetch. */
+    void (*w_row)(const struct kn_mat *w, int64_t o, int k0, int n, int64_t ahead, float *to);
+    /* Expand activations for a matrix of dtype: e4m3 with scales, and bf16. The same order as w_row. */
+    void (*x_codes)(enum kn_dtype dtype, const uint8_t *q, const uint8_t *s, int n, float *to);
+    void (*x_bf16)(enum kn_dtype dtype, const uint16_t *x, int n, float *to);
+
+    void (*dot)(const struct kn__dot *d);
+
+    /* sum of x^2, x bf16 [n]. */
+    float (*sum_squares)(const uint16_t *x, int n);
+    /* Quantize one row (spec section 3): the bits of kn__act_put. */
+    void (*quantize)(const uint16_t *x, int k, uint8_t *q, uint8_t *s);
+    /* y = x * inv * weight, BF16 out. */
+    void (*scale)(const uint16_t *x, float inv, const float *weight, int n, uint16_t *y);
+    /* u = sum_j pre[j] X[j], and X[k] = post[k] y + sum_j comb[j][k] X[j] of one row (spec section 4, steps 3 and 4).
+     */
+    void (*hc_in)(const uint16_t *X, const float *pre, int hc, int d, uint16_t *u);
+    void (*hc_out)(const uint16_t *y, const float *post, const float *comb, int hc, int d, uint16_t *X);
+    /* h = silu(gate) * up * weight with the clamps of spec section 8, BF16 out; limit 0: no clamp. */
+    void (*swiglu)(const uint16_t *gate, const uint16_t *up, float limit, float weight, int n, uint16_t *h);
+
+    /* Softmax-weighted sums over n <= KN__POOL_MAX tokens for n_ch channels side by side, BF16 out: token t has its k
+     * and g at k[t], g[t]. */
+    void (*pool)(const float *const *k, const float *const *g, int n, int n_ch, uint16_t *x);
+
+    /* Attention (spec section 5.4). Decode entry i of a page of n in natural order, zeros up to KN__GROUP. */
+    void (*kv_entry)(const uint8_t *page, struct kn_kv_shape kv, int64_t n, int64_t i, float *to);
+    /* score [KN_ATTN_GROUP], -infinity where there is nothing -> its weights relative to top, rounded to BF16; returns
+     * their sum before rounding. */
+    float (*weights)(float *score, float top);
+    /* acc[h] = acc[h]*shrink[h] + sum over j < n of p[h][j] * e[j], dim values (a multiple of KN__GROUP); p rows are
+     * KN_ATTN_GROUP apart, e rows KN__K_BLOCK. */
+    void (*add_entries)(const float *p, const float *shrink, const float *e, int n, int n_head, int dim, float *acc);
+    /* o = bf16(acc / den). */
+    void (*divide)(const float *acc, float den, int n, uint16_t *o);
+
+    /* Indexer (spec section 7). One page entry -> twice its E2M1 values [dim] and its scales / 2 [dim/32]. */
+    void (*index_entry)(const uint8_t *page, int dim, int64_t n, int64_t i, int8_t *v, float *s);
+    /* sum over heads of w[h] * relu(q[h] . key); NaN gives -infinity. */
+    float (*index_score)(const int8_t *q, const float *q_s, const float *w, int n_head, const int8_t *key,
+                         const float *key_s, int dim);
+};
+
+/* The best that this machine runs, or NULL; *missing then names what it lacks. */
+const struct kn__isa *kn__isa_find(const char **missing);
+
+extern const struct kn__isa kn__isa_avx2;
+
+#endif
