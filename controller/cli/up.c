@@ -154,6 +154,10 @@ static int start_worker(struct up *u, struct ward *w, struct err *err)
         add_number(&a, "--threads", c->n_thread);
     if (c->n_seq_max)
         add_number(&a, "--max-seqs", c->n_seq_max);
+    if (c->kv_tok)
+        add_number(&a, "--kv-tokens", c->kv_tok);
+    if (c->context_max)
+        add_number(&a, "--max-context", c->context_max);
     add_text(&a, "--log-level", c->log_level);
     add(&a, "--die-with-parent");
     int rc = child_start(&w->child, a.arg, err);
@@ -516,6 +520,10 @@ int cli_up_main(int argc, char **argv)
          .max = 256},
         {"max-seqs", FLAG_I64, &c.n_seq_max, "N",
          .help = "sequences that a worker takes at once", .min = 1, .max = 65536},
+        {"kv-tokens", FLAG_I64, &c.kv_tok, "N",
+         .help = "tokens of cache of each worker over all its sequences", .min = 1, .max = INT64_C(1) << 40},
+        {"max-context", FLAG_I64, &c.context_max, "N",
+         .help = "tokens of one sequence; default: the model's", .min = 1, .max = 1 << 26},
         {"host", FLAG_STR, &c.host, "H", .help = "address for HTTP, default 127.0.0.1"},
         {"port", FLAG_I64, &c.port, "P",
          .help = "port for HTTP, default 8080; 0: any free one", .min = 0, .max = 65535},

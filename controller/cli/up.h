@@ -35,6 +35,7 @@ struct up_config {
     int64_t n_rank;       /* 0 */
     int64_t n_thread;     /* 0 */
     int64_t n_seq_max;    /* 0 */
+    int64_t kv_tok, context_max; /* 0 */
     const char *log_level;
     const char *model_name;
     const char *profile;

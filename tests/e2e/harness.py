@@ -177,6 +177,13 @@ class Process:
         self.end()
 
 
+def check_reports(*processes):
+    """No sanitizer had anything to say, whatever else the test looks at."""
+    for p in processes:
+        report = [line for line in p.err if "Sanitizer" in line or "runtime error:" in line]
+        check(not report, f"{p.name}: " + "\n".join(report))
+
+
 def status(url):
     """What `baton ps --json` prints, without the process."""
     return json.loads(request(url, "GET", "/v1/status")[1])
@@ -269,9 +276,6 @@ class Service:
             p.send(signal.SIGTERM)
             code = p.wait(30)
             check(code == 0, f"{p.name} ended with {code} after SIGTERM:\n" + "\n".join(p.err[-30:]))
-        for p in (self.controller, *self.workers.values(), *self.gone):
-            report = [line for line in p.err if "Sanitizer" in line or "runtime error" in line]
-            check(not report, f"{p.name}: {report}")
 
     def __enter__(self):
         return self
@@ -281,6 +285,8 @@ class Service:
             for p in (self.controller, *self.workers.values()):
                 print(f"--- {p.name} (status {p.p.poll()}), last lines:", *p.err[-15:], sep="\n", file=sys.stderr)
         self.end()
+        if kind is None:
+            check_reports(self.controller, *self.workers.values(), *self.gone)
 
 
 class Up:
@@ -311,6 +317,7 @@ class Up:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        check_reports(self.p)
         return left
 
     def __enter__(self):

@@ -163,6 +163,28 @@ def ps_and_chat():
         code, out, err = run("chat", "--url", up.url, "--model", "nosuch", data=b"hi\n")
         check(code == 1 and "nosuch" in err, f"unknown model: exit {code}: {err}")
         interrupt_chat(up)
+        chat_over_a_loss(up)
+
+
+def chat_over_a_loss(up):
+    """The worker dies under an answer: the terminal says so, and the answer is the one it would have been."""
+    args = ("chat", "--url", up.url, "--no-thinking", "--temperature", "0", "--max-tokens", "600")
+    code, want, err = run(*args, data=b"tell me\n")
+    check(code == 0 and len(want) > 600, f"exit {code}, {len(want)} bytes: too short to be disturbed: {err}")
+    p = subprocess.Popen([binary("baton"), *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
+    try:
+        p.stdin.write(b"tell me\n")
+        p.stdin.flush()
+        check(p.stdout.read(1), "no answer")
+        busy = wait_for("a busy worker", lambda: [w for w in status(up.url)["workers"] if w["assigned"]], 5, 0.001)
+        os.kill(busy[0]["pid"], signal.SIGKILL)
+        out, err = p.communicate(timeout=60)
+        check(p.returncode == 0 and b"a worker was lost" in err, f"exit {p.returncode}: {err}")
+        check(want.endswith(out.decode()), "the answer differs from the undisturbed one")
+    finally:
+        p.kill()
+        p.wait()
 
 
 def interrupt_chat(up):
