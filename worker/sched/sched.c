@@ -51,7 +51,7 @@ struct wrk_sched {
 int64_t wrk_sched_context_max(const struct eng *eng)
 {
     const struct eng_caps *caps = eng_caps(eng);
-    int64_t pool = caps->kv_blocks * WRK_BLOCK_TOK;
+    int64_t pool = caps->rank_kv_blocks * WRK_BLOCK_TOK; /* a sequence lives on one rank */
     return pool < caps->context_max ? pool : caps->context_max;
 }
 

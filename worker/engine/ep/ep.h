@@ -25,11 +25,10 @@
 
 #include "common/base/err.h"
 #include "kernels/include/ops.h"
+#include "worker/engine/engine.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
-
-enum { ENG_RANKS_MAX = 64 };
 
 struct eng_ep;
 
