@@ -68,7 +68,7 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
 }
 
 /* Block tables, caches, buffers: all the memory that steps work in. */
-static int take_memory(struct eng *e, struct err *err)
+static int take_memory(struct eng *e, const struct eng_opts *o, struct err *err)
 {
     int64_t stride = wrk_kv_blocks_of(e->caps.context_max);
     int32_t n_block = (int32_t)e->caps.kv_blocks, n_seq = e->caps.n_seq_max;
@@ -77,8 +77,11 @@ static int take_memory(struct eng *e, struct err *err)
     if (stride > n_block)
         stride = n_block;
     if ((rc = wrk_kv_init(&e->kv, e->backend, &e->ctx, e->cfg, n_seq, n_block, (int32_t)stride, err)) ||
-        (rc = eng__buffers_init(e, err)))
+        (rc = wrk_prefix_init(&e->kv, o->n_saved, err)) || (rc = eng__buffers_init(e, err)))
         return rc;
+    e->caps.saved_bytes = wrk_prefix_stats(&e->kv)->saved_bytes;
+    e->caps.block_bytes = e->kv.block_bytes;
+    e->caps.slot_bytes = e->kv.slot_bytes;
     e->caps.kv_bytes = e->kv.pool_bytes + e->kv.table_bytes;
     e->caps.state_bytes = e->kv.state_bytes;
     e->input = mem_array(4 * (size_t)e->caps.step_tok_max + 4 * (size_t)n_seq, sizeof *e->input);
@@ -87,10 +90,11 @@ static int take_memory(struct eng *e, struct err *err)
         e->seq[i].slot = -1;
     log_info(engine,
              "opened: backend=%s numerics=%s weight_mib=%" PRIu64 " kv_mib=%" PRIu64 " kv_blocks=%" PRId64
-             " state_mib=%" PRIu64 " sequences=%d workspace_mib=%" PRIu64 " step_tokens=%d context=%" PRId64,
+             " state_mib=%" PRIu64 " sequences=%d workspace_mib=%" PRIu64 " step_tokens=%d context=%" PRId64
+             " saved_mib=%" PRIu64 " saved=%d block_bytes=%" PRIu64 " slot_bytes=%" PRIu64,
              e->backend->name, e->caps.numerics, e->caps.weight_bytes >> 20, e->caps.kv_bytes >> 20,
              e->caps.kv_blocks, e->caps.state_bytes >> 20, n_seq, e->caps.workspace_bytes >> 20, e->caps.step_tok_max,
-             e->caps.context_max);
+             e->caps.context_max, e->caps.saved_bytes >> 20, o->n_saved, e->caps.block_bytes, e->caps.slot_bytes);
     return 0;
 }
 
@@ -104,6 +108,9 @@ int eng_open(const struct eng_opts *o, struct eng **out, struct err *err)
     if (o->step_tok_max < 1 || o->step_tok_max > ENG_STEP_TOK_MAX)
         return err_set(err, ERR_RANGE, "steps of %d tokens were asked for, 1 to %d are possible", o->step_tok_max,
                        ENG_STEP_TOK_MAX);
+    if (o->n_saved < 0 || o->n_saved > ENG_SAVED_MAX)
+        return err_set(err, ERR_RANGE, "%d saved states were asked for, 0 to %d are possible", o->n_saved,
+                       ENG_SAVED_MAX);
     e = mem_zalloc(sizeof *e);
     if ((rc = choose_backend(e, o, err)) || (rc = mdl_ckpt_open(o->model_dir, &e->ckpt, err)))
         goto out;
@@ -113,7 +120,7 @@ int eng_open(const struct eng_opts *o, struct eng **out, struct err *err)
     if ((rc = e->backend->device->open(&e->ctx, err)))
         goto out;
     e->is_device_open = true;
-    if ((rc = eng__weights_bind(e, &e->host, err)) || (rc = take_memory(e, err)))
+    if ((rc = eng__weights_bind(e, &e->host, err)) || (rc = take_memory(e, o, err)))
         goto out;
     *out = e;
     return 0;
@@ -156,7 +163,7 @@ const struct eng_caps *eng_caps(const struct eng *e)
 
 int64_t eng_kv_blocks_free(const struct eng *e)
 {
-    return e->kv.n_free_block;
+    return wrk_kv_blocks_left(&e->kv);
 }
 
 /* ---- sequences ---- */
@@ -197,12 +204,70 @@ int eng_seq_reserve(struct eng *e, struct eng_seq *seq, int64_t n_tok, struct er
     int rc = wrk_kv_reserve(&e->kv, seq->slot, want);
     if (rc == ERR_LIMIT)
         return err_set(err, rc, "no KV blocks for %" PRId64 " more tokens: %d of %d blocks are free", n_tok,
-                       e->kv.n_free_block, e->kv.n_block);
+                       wrk_kv_blocks_left(&e->kv), e->kv.n_block);
     if (rc)
         return err_set(err, rc, "the block table could not be written");
     if (want > seq->reserved)
         seq->reserved = want;
     return 0;
+}
+
+struct eng_blocks eng_seq_blocks(const struct eng *e, const struct eng_seq *seq)
+{
+    return (struct eng_blocks){e->kv.slot_n_block[seq->slot], wrk_kv_blocks_own(&e->kv, seq->slot)};
+}
+
+/* ---- the prefix cache ---- */
+
+struct eng_hit eng_prefix_find(const struct eng *e, const int32_t *tok, int64_t n_tok)
+{
+    struct wrk_prefix_hit h = wrk_prefix_find(&e->kv, tok, n_tok);
+    return (struct eng_hit){h.n_tok, h.n_busy};
+}
+
+uint64_t eng_prefix_version(const struct eng *e)
+{
+    return e->kv.version;
+}
+
+int eng_seq_restore(struct eng *e, struct eng_seq *seq, const int32_t *tok, int64_t n_tok, struct err *err)
+{
+    ASSERT(seq->len == 0 && seq->reserved == 0);
+    if (e->is_poisoned)
+        return 0;
+    int64_t n = wrk_prefix_restore(&e->kv, seq->slot, tok, n_tok);
+    if (n < 0) {
+        e->is_poisoned = true;
+        return err_set(err, ERR_GPU, "a saved state could not be restored: %s", err_general((int)n));
+    }
+    seq->len = n;
+    seq->reserved = n ? (int64_t)e->kv.slot_n_block[seq->slot] * KN_BLOCK_TOK : 0;
+    if (seq->reserved > e->caps.context_max)
+        seq->reserved = e->caps.context_max;
+    seq->is_back = n > 0;
+    return 0;
+}
+
+int eng_seq_save(struct eng *e, struct eng_seq *seq, const int32_t *tok, bool is_step, struct err *err)
+{
+    if (e->is_poisoned || seq->len == 0 || seq->is_back)
+        return 0;
+    int rc = wrk_prefix_save(&e->kv, seq->slot, tok, seq->len, is_step);
+    if (rc) {
+        e->is_poisoned = true;
+        return err_set(err, ERR_GPU, "a state could not be saved: %s", err_general(rc));
+    }
+    return 0;
+}
+
+int eng_prefix_news(struct eng *e, struct prefix_news *news, int n, bool *is_all)
+{
+    return wrk_prefix_take_news(&e->kv, news, n, is_all);
+}
+
+void eng_prefix_tell_all(struct eng *e)
+{
+    wrk_prefix_tell_all(&e->kv);
 }
 
 /* ---- steps ---- */
@@ -304,8 +369,10 @@ int eng_step(struct eng *e, const struct eng_plan *plan, struct err *err)
             goto out;
     if ((rc = put_logits(e, plan)))
         goto out;
-    for (int i = 0; i < plan->n_item; i++)
+    for (int i = 0; i < plan->n_item; i++) {
         plan->item[i].seq->len += plan->item[i].n_tok;
+        plan->item[i].seq->is_back = false;
+    }
     return 0;
 out:
     e->is_poisoned = true;

@@ -9,6 +9,7 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/probe.h"
 #include "worker/kv/kv.h"
+#include "worker/kv/prefix.h"
 #include "worker/model/weights.h"
 
 /* ---- weights on the device (bind.c) ---- */
@@ -118,6 +119,7 @@ int eng__buffers_init(struct eng *e, struct err *err);
 struct eng_seq {
     int32_t slot; /* -1: not in use */
     int64_t len, reserved; /* tokens so far; tokens that fit into the blocks taken */
+    bool is_back;          /* its state is that of one token more (worker/kv/prefix.h): not to be saved before a step */
 };
 
 struct eng {
