@@ -89,7 +89,7 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
 }
 
 /* Block tables, caches, buffers: all the memory that a rank's steps work in. */
-static int take_memory(struct eng__rank *r, struct err *err)
+static int take_memory(struct eng__rank *r, int n_saved, struct err *err)
 {
     struct eng_caps *caps = &r->eng->caps;
     int64_t stride = wrk_kv_blocks_of(caps->context_max);
@@ -99,8 +99,11 @@ static int take_memory(struct eng__rank *r, struct err *err)
     if (stride > n_block)
         stride = n_block;
     if ((rc = wrk_kv_init(&r->kv, r->backend, &r->ctx, r->cfg, n_slot, n_block, (int32_t)stride, err)) ||
-        (rc = eng__buffers_init(r, err)))
+        (rc = wrk_prefix_init(&r->kv, n_saved, err)) || (rc = eng__buffers_init(r, err)))
         return rc;
+    caps->saved_bytes += wrk_prefix_stats(&r->kv)->saved_bytes;
+    caps->block_bytes = r->kv.block_bytes;
+    caps->slot_bytes = r->kv.slot_bytes;
     caps->kv_bytes += r->kv.pool_bytes + r->kv.table_bytes;
     caps->state_bytes += r->kv.state_bytes;
     caps->workspace_bytes += r->workspace_bytes;
@@ -112,13 +115,13 @@ static int take_memory(struct eng__rank *r, struct err *err)
     return 0;
 }
 
-static int open_rank(struct eng *e, int number, int n_threads, struct err *err)
+static int open_rank(struct eng *e, int number, const struct eng_opts *o, struct err *err)
 {
     struct eng__rank *r = &e->rank[number];
     int n = e->caps.n_ranks, rc;
 
     *r = (struct eng__rank){.eng = e, .number = number, .backend = e->backend, .ops = e->backend->ops, .cfg = e->cfg,
-                            .ctx = {.rank = number, .n_ranks = n, .n_threads = n_threads}};
+                            .ctx = {.rank = number, .n_ranks = n, .n_threads = o->n_threads}};
     r->expert_first = eng_ep_first(e->cfg->n_routed_experts, n, number);
     r->n_expert = eng_ep_first(e->cfg->n_routed_experts, n, number + 1) - r->expert_first;
     if ((rc = e->backend->device->open(&r->ctx, err)))
@@ -126,7 +129,7 @@ static int open_rank(struct eng *e, int number, int n_threads, struct err *err)
     r->is_device_open = true;
     if ((rc = eng__weights_bind(r, &e->host, err)))
         return rc;
-    return take_memory(r, err);
+    return take_memory(r, (o->n_saved + n - 1) / n, err);
 }
 
 static int open_ranks(struct eng *e, const struct eng_opts *o, struct err *err)
@@ -135,7 +138,7 @@ static int open_ranks(struct eng *e, const struct eng_opts *o, struct err *err)
 
     e->rank = mem_array((size_t)o->n_ranks, sizeof *e->rank);
     for (int i = 0; i < o->n_ranks && rc == 0; i++)
-        rc = open_rank(e, i, o->n_threads, err);
+        rc = open_rank(e, i, o, err);
     if (rc == 0 && o->n_ranks > 1) {
         e->ep = o->ep ? o->ep : &eng_ep_threads;
         e->rank_deadline_ms = o->rank_deadline_ms ? o->rank_deadline_ms : ENG_RANK_DEADLINE_MS;
@@ -147,10 +150,12 @@ static int open_ranks(struct eng *e, const struct eng_opts *o, struct err *err)
         return rc;
     log_info(engine,
              "opened: backend=%s numerics=%s ranks=%d weight_mib=%" PRIu64 " kv_mib=%" PRIu64 " kv_blocks=%" PRId64
-             " state_mib=%" PRIu64 " sequences=%d workspace_mib=%" PRIu64 " step_tokens=%d context=%" PRId64,
+             " state_mib=%" PRIu64 " sequences=%d workspace_mib=%" PRIu64 " step_tokens=%d context=%" PRId64
+             " saved_mib=%" PRIu64 " saved=%d block_bytes=%" PRIu64 " slot_bytes=%" PRIu64,
              e->backend->name, e->caps.numerics, e->caps.n_ranks, e->caps.weight_bytes >> 20, e->caps.kv_bytes >> 20,
              e->caps.kv_blocks, e->caps.state_bytes >> 20, e->caps.n_seq_max, e->caps.workspace_bytes >> 20,
-             e->caps.step_tok_max, e->caps.context_max);
+             e->caps.step_tok_max, e->caps.context_max, e->caps.saved_bytes >> 20, o->n_saved, e->caps.block_bytes,
+             e->caps.slot_bytes);
     return 0;
 }
 
@@ -164,6 +169,9 @@ int eng_open(const struct eng_opts *o, struct eng **out, struct err *err)
     if (o->step_tok_max < 1 || o->step_tok_max > ENG_STEP_TOK_MAX)
         return err_set(err, ERR_RANGE, "steps of %d tokens were asked for, 1 to %d are possible", o->step_tok_max,
                        ENG_STEP_TOK_MAX);
+    if (o->n_saved < 0 || o->n_saved > ENG_SAVED_MAX)
+        return err_set(err, ERR_RANGE, "%d saved states were asked for, 0 to %d are possible", o->n_saved,
+                       ENG_SAVED_MAX);
     e = mem_zalloc(sizeof *e);
     if ((rc = choose_backend(e, o, err)) || (rc = mdl_ckpt_open(o->model_dir, &e->ckpt, err)))
         goto out;
@@ -235,7 +243,7 @@ int64_t eng_kv_blocks_free(const struct eng *e)
 
 int64_t eng_rank_blocks_free(const struct eng *e, int rank)
 {
-    return e->rank[rank].kv.n_free_block;
+    return wrk_kv_blocks_left(&e->rank[rank].kv);
 }
 
 /* ---- sequences ---- */
@@ -317,12 +325,109 @@ int eng_seq_reserve(struct eng *e, struct eng_seq *seq, int64_t n_tok, struct er
     int rc = wrk_kv_reserve(&r->kv, seq->slot, want);
     if (rc == ERR_LIMIT)
         return err_set(err, rc, "no KV blocks for %" PRId64 " more tokens: %d of %d blocks are free", n_tok,
-                       r->kv.n_free_block, r->kv.n_block);
+                       wrk_kv_blocks_left(&r->kv), r->kv.n_block);
     if (rc)
         return err_set(err, rc, "the block table could not be written");
     if (want > seq->reserved)
         seq->reserved = want;
     return 0;
+}
+
+struct eng_blocks eng_seq_blocks(const struct eng *e, const struct eng_seq *seq)
+{
+    return (struct eng_blocks){e->rank[seq->rank].kv.slot_n_block[seq->slot], wrk_kv_blocks_own(&e->rank[seq->rank].kv, seq->slot)};
+}
+
+/* ---- the prefix cache ---- */
+
+struct eng_hit eng_rank_prefix_find(const struct eng *e, int rank, const int32_t *tok, int64_t n_tok)
+{
+    struct wrk_prefix_hit h = wrk_prefix_find(&e->rank[rank].kv, tok, n_tok);
+    return (struct eng_hit){h.n_tok, h.n_busy};
+}
+
+struct eng_hit eng_prefix_find(const struct eng *e, const int32_t *tok, int64_t n_tok)
+{
+    struct eng_hit best = eng_rank_prefix_find(e, 0, tok, n_tok);
+
+    for (int i = 1; i < e->caps.n_ranks; i++) {
+        struct eng_hit h = eng_rank_prefix_find(e, i, tok, n_tok);
+        best = h.n_tok > best.n_tok ? h : best;
+    }
+    return best;
+}
+
+uint64_t eng_prefix_version(const struct eng *e)
+{
+    uint64_t sum = 0; /* each only counts up */
+
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        sum += e->rank[i].kv.version;
+    return sum;
+}
+
+int eng_seq_restore(struct eng *e, struct eng_seq *seq, const int32_t *tok, int64_t n_tok, struct err *err)
+{
+    struct wrk_kv *kv = &e->rank[seq->rank].kv;
+
+    ASSERT(seq->len == 0 && seq->reserved == 0);
+    if (e->is_poisoned)
+        return 0;
+    int64_t n = wrk_prefix_restore(kv, seq->slot, tok, n_tok);
+    if (n < 0) {
+        e->is_poisoned = true;
+        return err_set(err, ERR_GPU, "a saved state could not be restored: %s", err_general((int)n));
+    }
+    seq->len = n;
+    seq->reserved = n ? (int64_t)kv->slot_n_block[seq->slot] * KN_BLOCK_TOK : 0;
+    if (seq->reserved > e->caps.context_max)
+        seq->reserved = e->caps.context_max;
+    seq->is_back = n > 0;
+    return 0;
+}
+
+int eng_seq_save(struct eng *e, struct eng_seq *seq, const int32_t *tok, bool is_step, struct err *err)
+{
+    if (e->is_poisoned || seq->len == 0 || seq->is_back)
+        return 0;
+    int rc = wrk_prefix_save(&e->rank[seq->rank].kv, seq->slot, tok, seq->len, is_step);
+    if (rc) {
+        e->is_poisoned = true;
+        return err_set(err, ERR_GPU, "a state could not be saved: %s", err_general(rc));
+    }
+    return 0;
+}
+
+/* The ranks' news one after the other. When one of them begins anew, all do, rank 0 first, so that "forget the earlier
+ * ones" stands before all of them. */
+int eng_prefix_news(struct eng *e, struct prefix_news *news, int n, bool *is_all)
+{
+    int got = 0;
+
+    *is_all = false;
+    for (int i = 0; i < e->caps.n_ranks && got < n; i++) {
+        bool is_anew = false;
+        got += wrk_prefix_take_news(&e->rank[i].kv, news + got, n - got, &is_anew);
+        if (!is_anew)
+            continue;
+        if (i == 0) {
+            *is_all = true;
+            e->n_rank_anew = 1;
+            for (int k = 1; k < e->caps.n_ranks; k++)
+                wrk_prefix_tell_all(&e->rank[k].kv);
+        } else if (e->n_rank_anew == i) {
+            e->n_rank_anew++;
+        } else {
+            eng_prefix_tell_all(e);
+            return 0;
+        }
+    }
+    return got;
+}
+
+void eng_prefix_tell_all(struct eng *e)
+{
+    wrk_prefix_tell_all(&e->rank[0].kv); /* the others follow it */
 }
 
 /* ---- steps ---- */
@@ -361,8 +466,10 @@ int eng_step(struct eng *e, const struct eng_plan *plan, struct err *err)
         e->is_poisoned = true;
         return rc;
     }
-    for (int i = 0; i < plan->n_item; i++)
+    for (int i = 0; i < plan->n_item; i++) {
         plan->item[i].seq->len += plan->item[i].n_tok;
+        plan->item[i].seq->is_back = false;
+    }
     return 0;
 }
 

@@ -10,6 +10,7 @@
 #include "worker/engine/ep/ep.h"
 #include "worker/engine/probe.h"
 #include "worker/kv/kv.h"
+#include "worker/kv/prefix.h"
 #include "worker/model/weights.h"
 
 #include <pthread.h>
@@ -132,6 +133,7 @@ struct eng_seq {
     int32_t slot; /* in the cache of its rank; -1: not in use */
     int rank;
     int64_t len, reserved; /* tokens so far; tokens that fit into the blocks taken */
+    bool is_back;          /* its state is that of one token more (worker/kv/prefix.h): not to be saved before a step */
 };
 
 /* A rank: its device, its share of the experts, the sequences that live on it. In a step it belongs to its thread. */
@@ -182,6 +184,7 @@ struct eng {
     struct eng_ep *end[ENG_RANKS_MAX];
     struct eng__group *group; /* NULL: one rank, on the caller's thread */
     int rank_deadline_ms;
+    int n_rank_anew; /* ranks whose prefix news have begun anew with rank 0's */
     bool is_poisoned, is_rank_lost;
 };
 

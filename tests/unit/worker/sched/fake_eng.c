@@ -109,6 +109,51 @@ int eng_seq_reserve(struct eng *eng, struct eng_seq *seq, int64_t n_tok, struct 
     return 0;
 }
 
+/* The fake has no prefix cache: the real one is tested in test_schedules.c. */
+
+struct eng_blocks eng_seq_blocks(const struct eng *eng, const struct eng_seq *seq)
+{
+    (void)eng;
+    return (struct eng_blocks){seq->n_block, seq->n_block};
+}
+
+struct eng_hit eng_prefix_find(const struct eng *eng, const int32_t *tok, int64_t n_tok)
+{
+    (void)eng, (void)tok, (void)n_tok;
+    return (struct eng_hit){0};
+}
+
+uint64_t eng_prefix_version(const struct eng *eng)
+{
+    (void)eng;
+    return 0;
+}
+
+int eng_seq_restore(struct eng *eng, struct eng_seq *seq, const int32_t *tok, int64_t n_tok, struct err *err)
+{
+    (void)eng, (void)tok, (void)n_tok, (void)err;
+    ASSERT(seq->len == 0 && seq->n_block == 0);
+    return 0;
+}
+
+int eng_seq_save(struct eng *eng, struct eng_seq *seq, const int32_t *tok, bool is_step, struct err *err)
+{
+    (void)eng, (void)seq, (void)tok, (void)is_step, (void)err;
+    return 0;
+}
+
+int eng_prefix_news(struct eng *eng, struct prefix_news *news, int n, bool *is_all)
+{
+    (void)eng, (void)news, (void)n;
+    *is_all = false;
+    return 0;
+}
+
+void eng_prefix_tell_all(struct eng *eng)
+{
+    (void)eng;
+}
+
 static uint64_t mix(uint64_t h, uint64_t v)
 {
     h = (h ^ v) * 0xff51afd7ed558ccdu;

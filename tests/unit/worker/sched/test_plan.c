@@ -14,7 +14,8 @@ static struct wrk_plan_seq running(uint64_t arrival, int32_t priority, int64_t n
                                  .arrival = arrival,
                                  .n_tok = n_tok,
                                  .n_done = n_done,
-                                 .n_block = wrk_plan_blocks(n_tok)};
+                                 .n_block = wrk_plan_blocks(n_tok),
+                                 .n_block_own = wrk_plan_blocks(n_tok)};
 }
 
 static struct wrk_plan_seq waiting(uint64_t arrival, int32_t priority, int64_t n_tok)
@@ -84,7 +85,7 @@ static void test_preempt_for_block(void **state)
                                waiting(3, 9, 900)};
     struct wrk_plan_room room = {.n_row = 100, .n_slot_free = 1, .n_block_free = 0};
     (void)state;
-    s[0].n_block = 1;
+    s[0].n_block = s[0].n_block_own = 1;
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
     assert_int_equal(s[2].act, WRK_PLAN_PREEMPT);
     assert_int_equal(s[2].n_row, 0);
@@ -98,7 +99,7 @@ static void test_preempt_for_block(void **state)
     assert_int_equal(s[2].act, WRK_PLAN_KEEP);
     /* And nobody is admitted into the blocks that were just given back. */
     s[3] = waiting(6, -1, 1);
-    s[1].n_block = 30;
+    s[1].n_block = s[1].n_block_own = 30;
     wrk_plan_make(&room, s, 4, order);
     assert_int_equal(s[3].act, WRK_PLAN_KEEP);
 }
@@ -172,7 +173,7 @@ static void test_random(void **state)
             if (rnd(2)) {
                 int64_t n_done = rnd(2) ? n_tok - 1 : rnd((int)n_tok);
                 s[i] = running((uint64_t)(i * 7 % 13), rnd(3), n_tok, n_done);
-                s[i].n_block = wrk_plan_blocks(n_done) + rnd(2);
+                s[i].n_block = s[i].n_block_own = wrk_plan_blocks(n_done) + rnd(2);
                 held += s[i].n_block;
                 n_running++;
             } else {
