@@ -75,7 +75,7 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
                        c->hc_mult, c->num_experts_per_tok, KN_HC_MAX, KN_TOPK_EXPERT_MAX);
     e->caps = (struct eng_caps){
         .n_ranks = o->n_ranks,
-        .n_seq_max = o->n_seq_max,
+        .n_seq_max = (o->n_seq_max + o->n_ranks - 1) / o->n_ranks * o->n_ranks,
         .step_tok_max = o->step_tok_max,
         .context_max = context,
         .kv_blocks = n_block * o->n_ranks,
@@ -248,15 +248,6 @@ int64_t eng_rank_blocks_free(const struct eng *e, int rank)
 
 /* ---- sequences ---- */
 
-static int n_open(const struct eng *e)
-{
-    int n = 0;
-
-    for (int i = 0; i < e->caps.n_ranks; i++)
-        n += e->rank[i].n_seq_open;
-    return n;
-}
-
 /* The rank with the most free blocks among those with a slot; equal ones by fewer sequences, then by number. */
 static int choose_rank(const struct eng *e)
 {
@@ -282,9 +273,10 @@ int eng_seq_open(struct eng *e, struct eng_seq **seq, struct err *err)
 int eng_seq_open_on(struct eng *e, int rank, struct eng_seq **seq, struct err *err)
 {
     ASSERT(rank >= 0 && rank < e->caps.n_ranks);
-    int32_t slot = n_open(e) < e->caps.n_seq_max ? wrk_kv_slot_take(&e->rank[rank].kv) : -1;
+    int32_t slot = wrk_kv_slot_take(&e->rank[rank].kv);
     if (slot < 0)
-        return err_set(err, ERR_LIMIT, "all %d sequences of the engine are in use", e->caps.n_seq_max);
+        return err_set(err, ERR_LIMIT, "all %d sequences of %s are in use", e->caps.rank_seq_max,
+                       e->caps.n_ranks > 1 ? "the rank" : "the engine");
     struct eng__rank *r = &e->rank[rank];
     r->seq[slot] = (struct eng_seq){.slot = slot, .rank = rank};
     r->n_seq_open++;

@@ -38,7 +38,7 @@ struct eng_opts {
     int n_ranks;         /* 1..ENG_RANKS_MAX, at most the model's experts, which the ranks share */
     int n_threads;       /* host threads of back end cpu, over all ranks, at least one each; 0: all that the process
                             may run on. Never changes a bit */
-    int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX */
+    int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX; rounded up to a multiple of n_ranks */
     int step_tok_max;    /* rows of one plan, 1..ENG_STEP_TOK_MAX */
     int64_t context_max; /* tokens of one sequence; 0: the model's max_position_embeddings */
     int64_t kv_tokens;   /* tokens of KV cache over all sequences and ranks, in equal shares of whole blocks;
@@ -53,7 +53,7 @@ struct eng_caps {
     int64_t context_max;
     int64_t kv_blocks;      /* blocks of 128 tokens, of all ranks */
     int64_t rank_kv_blocks; /* of one rank: a sequence lives on one */
-    int rank_seq_max;       /* sequences of one rank, n_seq_max / n_ranks rounded up */
+    int rank_seq_max;       /* sequences of one rank, n_seq_max / n_ranks */
     uint64_t fingerprint;  /* mdl_ckpt_fingerprint */
     uint64_t weight_bytes, kv_bytes, state_bytes, workspace_bytes, saved_bytes; /* the named sums of the memory plan */
     uint64_t block_bytes, slot_bytes; /* of one KV block; of one sequence beside its blocks (spec section 10) */

@@ -13,6 +13,11 @@
  *      than behind it, so that the state can be saved there.
  *   4. Admission of waiting ones, strictly in the order of service, while there is a slot, a row, and blocks for all
  *      their tokens and a block to grow for each sequence. Not in a step that preempted for want of blocks.
+ *
+ * With several ranks a sequence lives on one, whose slots and blocks it uses: a preemption helps only those of the same
+ * rank, and a waiting sequence goes, among the ranks that have room for it, to the one whose prefix cache has most of it,
+ * then to the one with most free blocks, then to the one with the fewest sequences. Rows are the step's, of all ranks
+ * together; prefill rows are shared evenly among the ranks that have any to do, because the slowest rank ends the step.
  */
 #ifndef WORKER_SCHED_PLAN_H
 #define WORKER_SCHED_PLAN_H
@@ -20,7 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { WRK_BLOCK_TOK = 128 };
+enum { WRK_BLOCK_TOK = 128, WRK_PLAN_RANKS_MAX = 64 };
 
 enum wrk_plan_act {
     WRK_PLAN_KEEP,    /* stays where it is */
@@ -28,8 +33,14 @@ enum wrk_plan_act {
     WRK_PLAN_PREEMPT, /* gives slot and blocks back */
 };
 
+/* What the prefix cache of one rank will bring. */
+struct wrk_plan_hit {
+    int64_t n_tok, n_block_busy;
+};
+
 struct wrk_plan_seq {
     bool is_running;  /* has a slot */
+    int rank;         /* running: where; out: where it is admitted */
     int32_t priority; /* higher first */
     uint64_t share;   /* rows that its tenant has had: lower first */
     uint64_t arrival; /* lower first; unique */
@@ -38,6 +49,7 @@ struct wrk_plan_seq {
     int64_t n_block;  /* blocks it holds */
     int64_t n_block_own;  /* of those, free again without it */
     int64_t n_block_busy; /* waiting: blocks that the prefix cache will bring and a running sequence holds */
+    const struct wrk_plan_hit *hit; /* waiting: [n_rank] n_done and n_block_busy by rank; NULL: those on every rank */
     /* out */
     enum wrk_plan_act act;
     int n_row;           /* its next tokens in this step */
@@ -45,13 +57,17 @@ struct wrk_plan_seq {
 };
 
 struct wrk_plan_room {
-    int n_row;        /* rows of one step */
-    int n_slot_free;
-    int64_t n_block_free;
+    int n_row;       /* rows of one step */
     int64_t cut_tok; /* 0: chunks end anywhere */
+    int n_rank;      /* 1..WRK_PLAN_RANKS_MAX */
+    struct {
+        int n_slot_free;
+        int64_t n_block_free;
+    } rank[WRK_PLAN_RANKS_MAX];
 };
 
-/* Fill the out fields of seq[n]. order[n] is scratch. Returns the sum of n_row. */
+/* Fill the out fields of seq[n]; of those admitted n_done becomes that of their rank. order[n] is scratch. Returns the sum
+ * of n_row. */
 int wrk_plan_make(const struct wrk_plan_room *room, struct wrk_plan_seq *seq, int n, int *order);
 
 /* Blocks that n_tok tokens need. */

@@ -38,7 +38,7 @@ struct seq {
     struct tenant *tenant;
     struct eng_seq *es;     /* NULL while waiting */
     int64_t n_done;         /* tokens in the engine */
-    struct eng_hit hit;     /* while waiting: what the prefix cache has of it, as of hit_version */
+    struct wrk_plan_hit *hit; /* [n_ranks] while waiting: what the prefix caches have of it, as of hit_version */
     uint64_t hit_version;
     bool has_hit, has_run;
     int64_t n_cached;       /* prompt tokens that need not be computed at its first admission */
@@ -61,6 +61,8 @@ struct wrk_sched {
     void *sample_scratch;
     struct wrk_sched_stats stats;
 };
+
+_Static_assert((int)WRK_PLAN_RANKS_MAX >= (int)ENG_RANKS_MAX, "a plan has a place for every rank");
 
 int64_t wrk_sched_context_max(const struct eng *eng)
 {
@@ -159,6 +161,7 @@ static void seq_free(struct wrk_sched *s, struct seq *q)
 {
     put_back(s, q);
     q->tenant->n_seq--;
+    mem_free(q->hit);
     mem_free((void *)(uintptr_t)q->how.bias);
     mem_free(q->tok);
     mem_free(q);
@@ -292,6 +295,7 @@ static struct seq *seq_new(struct wrk_sched *s, const struct msg_generate *g, in
     q->arrival = s->n_arrived++;
     q->deadline_ns = g->deadline_ms > 0 ? now_ns + g->deadline_ms * 1000000 : INT64_MAX;
     q->tenant = tenant_join(s, g->tenant);
+    q->hit = mem_array((size_t)eng_caps(s->opts.eng)->n_ranks, sizeof *q->hit);
     q->n_tok = q->n_given = g->n_tok;
     q->cap = g->n_tok + 64;
     q->tok = mem_array((size_t)q->cap, sizeof *q->tok);
@@ -361,7 +365,10 @@ static void look_up(struct wrk_sched *s, struct seq *q)
     uint64_t version = eng_prefix_version(s->opts.eng);
     if (q->has_hit && q->hit_version == version)
         return;
-    q->hit = eng_prefix_find(s->opts.eng, q->tok, q->n_tok);
+    for (int i = 0; i < eng_caps(s->opts.eng)->n_ranks; i++) {
+        struct eng_hit h = eng_rank_prefix_find(s->opts.eng, i, q->tok, q->n_tok);
+        q->hit[i] = (struct wrk_plan_hit){h.n_tok, h.n_block_busy};
+    }
     q->hit_version = version;
     q->has_hit = true;
 }
@@ -369,10 +376,12 @@ static void look_up(struct wrk_sched *s, struct seq *q)
 static void plan(struct wrk_sched *s)
 {
     struct eng *eng = s->opts.eng;
-    struct wrk_plan_room room = {.n_row = eng_caps(eng)->step_tok_max,
-                                 .n_slot_free = eng_caps(eng)->n_seq_max,
-                                 .n_block_free = eng_kv_blocks_free(eng),
-                                 .cut_tok = s->opts.cut_tok};
+    struct wrk_plan_room room = {.n_row = eng_caps(eng)->step_tok_max, .cut_tok = s->opts.cut_tok,
+                                 .n_rank = eng_caps(eng)->n_ranks};
+    for (int i = 0; i < room.n_rank; i++) {
+        room.rank[i].n_slot_free = eng_caps(eng)->rank_seq_max;
+        room.rank[i].n_block_free = eng_rank_blocks_free(eng, i);
+    }
     for (int i = 0; i < s->n_seq; i++) {
         struct seq *q = s->seq[i];
         s->plan[i] = (struct wrk_plan_seq){.is_running = q->es != NULL,
@@ -385,20 +394,20 @@ static void plan(struct wrk_sched *s)
             s->plan[i].n_done = q->n_done;
             s->plan[i].n_block = b.n;
             s->plan[i].n_block_own = b.n_own;
-            room.n_slot_free--;
+            s->plan[i].rank = eng_seq_rank(q->es);
+            room.rank[s->plan[i].rank].n_slot_free--;
         } else {
             look_up(s, q);
-            s->plan[i].n_done = q->hit.n_tok;
-            s->plan[i].n_block_busy = q->hit.n_block_busy;
+            s->plan[i].hit = q->hit;
         }
     }
     wrk_plan_make(&room, s->plan, s->n_seq, s->order);
 }
 
-/* A slot for q, with all that the prefix cache has of it. */
-static int admit(struct wrk_sched *s, struct seq *q, struct err *err)
+/* A slot for q on this rank, with all that its prefix cache has of it. */
+static int admit(struct wrk_sched *s, struct seq *q, int rank, struct err *err)
 {
-    int rc = eng_seq_open(s->opts.eng, &q->es, err);
+    int rc = eng_seq_open_on(s->opts.eng, rank, &q->es, err);
     if (!rc)
         rc = eng_seq_restore(s->opts.eng, q->es, q->tok, q->n_tok, err);
     if (rc)
@@ -441,7 +450,7 @@ static int apply_plan(struct wrk_sched *s)
         struct seq *q = s->seq[i];
         if (p->n_row == 0)
             continue;
-        int rc = p->act == WRK_PLAN_ADMIT ? admit(s, q, &why) : 0;
+        int rc = p->act == WRK_PLAN_ADMIT ? admit(s, q, p->rank, &why) : 0;
         if (!rc)
             rc = reserve(s, q, p, &why);
         if (!rc) {
