@@ -186,6 +186,7 @@ struct eng {
     int rank_deadline_ms;
     int n_rank_anew; /* ranks whose prefix news have begun anew with rank 0's */
     bool is_poisoned, is_rank_lost;
+    bool is_stuck; /* a rank had not come back when the last step was given up: nothing that it uses may change */
 };
 
 /* ---- a rank's step (step.c) ---- */

@@ -130,6 +130,7 @@ int eng__group_step(struct eng *e, struct err *err)
     rc = e->end[0]->ops->state(e->end[0], &why);
     ASSERT(rc != 0); /* who fails says so to the group */
     e->is_rank_lost = rc == ERR_TIMEOUT;
+    e->is_stuck = !are_back(g, n);
     return err_set(err, rc == ERR_GPU ? rc : ERR_STATE, "%s", why.text);
 }
 
