@@ -1,17 +1,20 @@
 #include "kernels/cpu/cpu.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 extern const struct kn_ops kn_ops_cpu;
 extern const struct kn_backend kn_backend_cpu;
 extern const struct kn_backend kn_backend_ref;
 
+static const struct kn__isa isa_avx2 = {"cpu/avx2/2", &kn__mat_avx2, &kn__vec_avx2};
+
 const struct kn__isa *kn__isa_find(const char **missing)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     *missing = !__builtin_cpu_supports("avx2") ? "AVX2" : !__builtin_cpu_supports("fma") ? "FMA" : NULL;
-    return *missing ? NULL : &kn__isa_avx2; /* every processor with AVX2 has F16C */
+    return *missing ? NULL : &isa_avx2; /* every processor with AVX2 has F16C */
 #else
     *missing = "AVX2 (it is no x86-64 machine)";
     return NULL;
@@ -35,6 +38,8 @@ const struct kn_ops kn_ops_cpu = {
 #undef X
 };
 
+static pthread_once_t tables = PTHREAD_ONCE_INIT; /* of the one instruction set that is used */
+
 static int cpu_open(struct kn_ctx *ctx, struct err *err)
 {
     const char *missing;
@@ -48,11 +53,12 @@ static int cpu_open(struct kn_ctx *ctx, struct err *err)
     if (!isa)
         return err_set(err, ERR_UNSUPPORTED, "back end cpu: this machine lacks %s; use --backend ref", missing);
     struct kn__cpu *cpu = calloc(1, sizeof *cpu);
-    if (!cpu || kn__pool_open(n ? n : kn__pool_cores(), sizeof(struct kn__tile_mem), &cpu->pool)) {
+    if (!cpu || kn__pool_open(n ? n : kn__pool_cores(), KN__SCRATCH_BYTES, &cpu->pool)) {
         free(cpu);
         return err_set(err, ERR_MEM, "back end cpu: the threads could not be started; give it fewer (--threads)");
     }
     cpu->isa = isa;
+    pthread_once(&tables, isa->mat->init);
     ctx->stream = cpu;
     return 0;
 }
@@ -129,7 +135,7 @@ static size_t cpu_workspace_bytes(const struct kn_limits *l)
 
 const struct kn_backend kn_backend_cpu = {
     .name = "cpu",
-    .numerics = "cpu/avx2/1",
+    .numerics = "cpu/avx2/2",
     .ops = &kn_ops_cpu,
     .device = &cpu_device,
     .workspace_bytes = cpu_workspace_bytes,
