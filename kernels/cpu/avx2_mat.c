@@ -7,8 +7,9 @@
 typedef __m256 vec;
 typedef __m256i bad_mask;
 
-enum { LANES = 8, CHUNK = 64, FEW_COLS_1 = 4, DOT_ROWS = 3 };
+enum { LANES = 8, CHUNK = 64, DOT_ROWS = 3 };
 
+#define FP4_COLS_3     2 /* four do not fit into the registers */
 #define BAD_NONE       _mm256_setzero_si256()
 #define vec_zero       _mm256_setzero_ps
 #define vec_load       _mm256_load_ps
@@ -32,35 +33,31 @@ static void init(void)
     }
 }
 
-/* A chunk of 64 codes as the vectors are made from it. */
+/* Half a chunk, 32 codes. */
 struct code {
-    const uint8_t *q;
+    const uint8_t *q;   /* of the chunk; FP8 and wider */
     __m256 factor;      /* FP8; lacks 2^120 from KN__E4M3_BIG on */
-    __m256i even, odd;  /* FP4: one code a byte */
     __m256i low, high;  /* FP4: bytes of the values */
 };
 
 static inline __attribute__((always_inline)) struct code code_at(const enum kn_dtype dtype, const uint8_t *q,
-                                                                  const uint8_t *s, bad_mask *bad)
+                                                                  const uint8_t *s, const int half, bad_mask *bad)
 {
     struct code c = {.q = q};
-    const __m256i nibble = _mm256_set1_epi8(15);
 
     if (dtype == KN_FP8) {
-        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
-        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(q + 32));
-        const __m256i sign = _mm256_set1_epi8((char)0x80);
-        *bad = _mm256_max_epu8(*bad, _mm256_or_si256(a, sign)); /* NaN: the largest magnitude */
-        *bad = _mm256_max_epu8(*bad, _mm256_or_si256(b, sign));
+        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(q + 8 * half));
+        *bad = _mm256_max_epu8(*bad, _mm256_or_si256(v, _mm256_set1_epi8((char)0x80))); /* NaN: the largest */
         c.factor = _mm256_broadcast_ss(&e4m3_factor[*s]);
     } else if (dtype == KN_FP4) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)q);
-        c.even = _mm256_and_si256(v, nibble);
-        c.odd = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+        __m256i code = _mm256_and_si256(half ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
         const __m128i *t0 = (const __m128i *)(const void *)fp4_bytes[s[0]],
                       *t1 = (const __m128i *)(const void *)fp4_bytes[s[1]];
         c.low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(t0)), _mm_load_si128(t1), 1);
         c.high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(t0 + 1)), _mm_load_si128(t1 + 1), 1);
+        c.low = _mm256_shuffle_epi8(c.low, code);
+        c.high = _mm256_shuffle_epi8(c.high, code);
     }
     return c;
 }
@@ -88,9 +85,7 @@ static inline __attribute__((always_inline)) __m256 code_vec(const enum kn_dtype
         __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(c->q + 64 * (i / 4) + 32 * (i % 2)));
         return _mm256_castsi256_ps(i % 4 < 2 ? _mm256_slli_epi32(v, 16) : _mm256_and_si256(v, upper));
     }
-    __m256i code = i < 4 ? c->even : c->odd;
-    __m256i l = _mm256_shuffle_epi8(c->low, code), h = _mm256_shuffle_epi8(c->high, code);
-    __m256i words = i % 4 < 2 ? _mm256_unpacklo_epi8(l, h) : _mm256_unpackhi_epi8(l, h);
+    __m256i words = i % 4 < 2 ? _mm256_unpacklo_epi8(c->low, c->high) : _mm256_unpackhi_epi8(c->low, c->high);
     return _mm256_castsi256_ps(i % 2 == 0 ? _mm256_slli_epi32(words, 16) : _mm256_and_si256(words, upper));
 }
 

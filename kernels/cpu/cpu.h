@@ -51,7 +51,7 @@ KN_OP_LIST(X)
 /* Rows of activations as the dot kernel reads them. */
 struct kn__rows {
     float *x;      /* [n_row, stride] in the workspace */
-    size_t stride; /* k rounded up to KN__GROUP */
+    size_t stride; /* k rounded up to KN__GROUP, and a gap */
     int n_max;     /* rows that fit, at most KN__ROWS */
 };
 

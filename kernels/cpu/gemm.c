@@ -8,18 +8,20 @@ static size_t padded(int64_t k)
     return (size_t)(k + KN__GROUP - 1) / KN__GROUP * KN__GROUP;
 }
 
-/* Room for KN__ROWS rows of up to this many inputs; wider rows go in smaller blocks. */
-enum { FULL_WIDTH = 16384 };
+/* Room for KN__ROWS rows of up to FULL_WIDTH inputs; wider rows go in smaller blocks. Rows are not a power of two apart:
+ * the lines of a panel would fall into few sets of the caches. */
+enum { FULL_WIDTH = 16384, ROW_GAP = 64 };
 
 size_t kn__rows_bytes(int64_t k)
 {
-    size_t full = (size_t)KN__ROWS * (padded(k) < FULL_WIDTH ? padded(k) : FULL_WIDTH), least = 16 * padded(k);
+    size_t width = padded(k) + ROW_GAP, full = (size_t)KN__ROWS * (width < FULL_WIDTH ? width : FULL_WIDTH),
+           least = 16 * width;
     return kn_page_align((full > least ? full : least) * sizeof(float));
 }
 
 int kn__rows_init(struct kn__rows *rows, struct kn__scratch *s, int64_t k, int64_t n_part)
 {
-    size_t stride = padded(k) * (size_t)n_part, room = (size_t)(s->end - s->at) / (stride * sizeof(float));
+    size_t stride = padded(k) * (size_t)n_part + ROW_GAP, room = (size_t)(s->end - s->at) / (stride * sizeof(float));
 
     rows->stride = stride;
     rows->n_max = room < KN__ROWS ? (int)room : KN__ROWS;

@@ -62,7 +62,7 @@ int kn__cpu_linear_group(struct kn_ctx *ctx, const struct kn_linear_group_args *
 
     KN__NEED(a->n_group >= 1 && a->w.n_out % a->n_group == 0 && (!a->y.q || a->w.n_out % KN_ACT_GROUP == 0));
     KN__NEED(kn__rows_init(&j.rows, &s, a->w.n_in, a->n_group) == 0);
-    j.part_stride = j.rows.stride / (size_t)a->n_group;
+    j.part_stride = (size_t)(a->w.n_in + KN__GROUP - 1) / KN__GROUP * KN__GROUP;
     for (; j.row0 < a->n; j.row0 += j.n_row) {
         j.n_row = a->n - j.row0 < j.rows.n_max ? (int)(a->n - j.row0) : j.rows.n_max;
         kn__rows_run(ctx, j.n_row, 1, load, &j);
