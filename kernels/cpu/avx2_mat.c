@@ -9,7 +9,8 @@ typedef __m256i bad_mask;
 
 enum { LANES = 8, CHUNK = 64, DOT_ROWS = 3 };
 
-#define FP4_COLS_3     2 /* four do not fit into the registers */
+#define FEW_COLS_3     2
+#define FEW_COLS_4     2
 #define BAD_NONE       _mm256_setzero_si256()
 #define vec_zero       _mm256_setzero_ps
 #define vec_load       _mm256_load_ps

@@ -103,7 +103,6 @@ struct kn__vec {
 };
 
 struct kn__isa {
-    const char *numerics; /* equal text = equal bits */
     const struct kn__mat *mat;
     const struct kn__vec *vec;
 };
@@ -111,7 +110,7 @@ struct kn__isa {
 /* The best that this machine runs, or NULL; *missing then names what it lacks. */
 const struct kn__isa *kn__isa_find(const char **missing);
 
-extern const struct kn__mat kn__mat_avx2;
+extern const struct kn__mat kn__mat_avx2, kn__mat_avx512;
 extern const struct kn__vec kn__vec_avx2;
 
 #endif
