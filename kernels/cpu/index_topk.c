@@ -34,14 +34,14 @@ static void entries(void *arg, int64_t task, void *scratch)
     if (i0 >= end)
         return;
     for (int h = 0; h < a->n_head; h++) {
-        j->isa->index_entry(a->q_page, a->dim, (int64_t)b->n_tok * a->n_head, row * a->n_head + h, q + h * a->dim,
+        j->isa->vec->index_entry(a->q_page, a->dim, (int64_t)b->n_tok * a->n_head, row * a->n_head + h, q + h * a->dim,
                             q_s + h * n_group);
         w[h] = kn_bf16_f32(a->w[row * a->n_head + h]);
     }
     for (int32_t i = i0; i < end; i++) {
         const uint8_t *page = a->pool + kn__entry_page(b, slot, a->ratio, i, a->page_bytes);
-        j->isa->index_entry(page, a->dim, per_page, i % per_page, key, key_s);
-        j->score[r * j->n_max + i] = j->isa->index_score(q, q_s, w, a->n_head, key, key_s, a->dim);
+        j->isa->vec->index_entry(page, a->dim, per_page, i % per_page, key, key_s);
+        j->score[r * j->n_max + i] = j->isa->vec->index_score(q, q_s, w, a->n_head, key, key_s, a->dim);
     }
 }
 
