@@ -51,6 +51,8 @@ static int share_of(int n, const struct kn_ctx *ctx)
     return share > 1 ? share : 1;
 }
 
+static pthread_once_t tables = PTHREAD_ONCE_INIT; /* of the one instruction set that is used */
+
 static int cpu_open(struct kn_ctx *ctx, struct err *err)
 {
     const char *missing;
@@ -138,7 +140,7 @@ static size_t cpu_workspace_bytes(const struct kn_limits *l)
     size_t rows = kn__rows_bytes(width > l->d ? width : l->d);
     size_t beside = (size_t)KN__ROWS * (2 + KN_HC_MAX) * KN_HC_MAX * sizeof(float) +
                     ((size_t)l->n_expert + 1) * 4 * sizeof(int64_t);
-    size_t scores = ((size_t)l->context / 2 + 2) * sizeof(float);
+    size_t scores = kn__topk_bytes(KN_INDEX_CHUNK, l->top_k);
     size_t entries = ((size_t)l->n_tok / 2 + 1) * ((size_t)max_size((size_t)l->dim, (size_t)l->index_dim) * 2 + 8);
     return 16 * KN_PAGE_ALIGN + max_size(rows + beside, max_size(scores, entries));
 }

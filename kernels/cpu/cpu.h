@@ -76,6 +76,11 @@ void kn__cols_bf16(const struct kn__isa *isa, const struct kn_mat *w, int64_t o,
 /* Columns of a task, a multiple of KN__TILE_COLS up to KN__COL_GROUP: enough tasks for all threads. */
 int kn__task_cols(const struct kn_ctx *ctx, int64_t n_out);
 
+/* ---- the choice of entries (index_topk.c) ---- */
+
+/* Workspace of one row of index_topk. */
+size_t kn__topk_bytes(int32_t n_chunk, int32_t top_k);
+
 /* ---- rows of one op split over the threads ---- */
 
 /* fn(arg, first row, rows, scratch) over 0..n in runs of at least `least` rows. */
