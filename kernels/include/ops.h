@@ -33,6 +33,7 @@ enum {
     KN_BLOCK_TOK = 128, /* tokens of one KV block */
     KN_ACT_GROUP = 128, /* inputs that share one activation scale */
     KN_ATTN_GROUP = 64, /* list slots between two updates of the running maximum, spec section 5.4 */
+    KN_INDEX_CHUNK = 16384, /* indexer scores of a row that are in memory at a time: scratch does not grow with context */
     KN_HC_MAX = 16,
     KN_TOPK_EXPERT_MAX = 64,
 };
@@ -323,8 +324,8 @@ struct kn_window_store_args {
 };
 
 /* ------------------------------------------------------------------------------------------------------------
- * Mixture of experts (spec section 8): route, dispatch, up, down, combine. With ranks, each rank holds experts
- * first..first+n_local; the exchange of rows sits between dispatch and up, and between down and combine.
+ * Mixture of experts (spec section 8): route, dispatch, up, down, combine. With ranks, each holds some of the experts;
+ * the exchange of rows (worker/engine/ep) sits between dispatch and up, and between down and combine.
  */
 
 /* Choose top_k experts per token and the weight of each.
@@ -412,7 +413,8 @@ struct kn_ctx {
     size_t workspace_bytes; /* >= kn_backend.workspace_bytes(limits) */
     int rank, n_ranks;
     int device; /* number of the device of this rank */
-    int n_threads; /* host threads of this rank, its caller included (cpu only); 0: all that the process may run on */
+    int n_threads; /* host threads of all ranks together, callers included (cpu only); 0: all that the process may run on.
+                      A rank has its share, at least itself */
 };
 
 struct kn_ops {

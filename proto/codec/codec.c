@@ -57,7 +57,8 @@
 #define FIELDS_generate(U, I, F, N, T, B, E)                                                       \
     U(epoch) N(request, 1) U(attempt) I(n_committed, 0, MSG_TOKENS_MAX)                            \
     I(max_output, 1, MSG_TOKENS_MAX) I(min_output, 0, MSG_TOKENS_MAX) B(ignore_eos)                \
-    I(priority, INT32_MIN, INT32_MAX) I(deadline_ms, INT64_MIN, MSG_DEADLINE_MS_MAX)
+    I(priority, INT32_MIN, INT32_MAX) I(deadline_ms, INT64_MIN, MSG_DEADLINE_MS_MAX)             \
+    N(tenant, 0)
 #define FIELDS_cancel(U, I, F, N, T, B, E) U(epoch) N(request, 1) U(attempt)
 #define FIELDS_drain(U, I, F, N, T, B, E) U(epoch) B(on)
 #define FIELDS_ping(U, I, F, N, T, B, E) U(epoch)

@@ -194,6 +194,7 @@ struct msg_generate {
     int32_t stop_id[MSG_STOP_IDS_MAX];
     int32_t priority;            /* higher first */
     int64_t deadline_ms;         /* from now; <= 0: none */
+    char tenant[MSG_NAME_MAX];   /* who shares the worker fairly with others; "": all that say nothing */
 };
 
 struct msg_cancel {

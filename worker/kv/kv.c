@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/mem/mem.h"
+#include "worker/kv/prefix.h"
 
 #include <inttypes.h>
 
@@ -32,18 +33,22 @@ static void lay_out(struct wrk_kv *kv, const struct mdl_config *cfg, uint8_t *po
             l->pool = pool ? pool + pool_at : NULL;
             pool_at += (uint64_t)kv->n_block * l->page_bytes;
             l->tail = state ? (float *)(void *)(state + state_at) : NULL;
-            state_at += (uint64_t)kv->n_slot * tail_bytes(kind, cfg->head_dim);
+            l->tail_bytes = tail_bytes(kind, cfg->head_dim);
+            state_at += (uint64_t)kv->n_slot * l->tail_bytes;
         }
         if (kind == MDL_CSA) {
             l->index_page_bytes = kn_index_page_bytes(cfg->index_head_dim, per_block);
             l->index_pool = pool ? pool + pool_at : NULL;
             pool_at += (uint64_t)kv->n_block * l->index_page_bytes;
             l->index_tail = state ? (float *)(void *)(state + state_at) : NULL;
-            state_at += (uint64_t)kv->n_slot * tail_bytes(kind, cfg->index_head_dim);
+            l->index_tail_bytes = tail_bytes(kind, cfg->index_head_dim);
+            state_at += (uint64_t)kv->n_slot * l->index_tail_bytes;
         }
     }
     kv->pool_bytes = pool_at;
     kv->state_bytes = state_at;
+    kv->block_bytes = pool_at / (uint64_t)kv->n_block;
+    kv->slot_bytes = state_at / (uint64_t)kv->n_slot;
 }
 
 int wrk_kv_init(struct wrk_kv *kv, const struct kn_backend *backend, struct kn_ctx *ctx, const struct mdl_config *cfg,
@@ -73,6 +78,7 @@ int wrk_kv_init(struct wrk_kv *kv, const struct kn_backend *backend, struct kn_c
     kv->slot_n_block = mem_array((size_t)n_slot, sizeof *kv->slot_n_block);
     kv->free_slot = mem_array((size_t)n_slot, sizeof *kv->free_slot);
     kv->free_block = mem_array((size_t)n_block, sizeof *kv->free_block);
+    kv->block_n_list = mem_array((size_t)n_block, sizeof *kv->block_n_list);
     kv->host_block = mem_array((size_t)n_slot * (size_t)block_stride, sizeof *kv->host_block);
     lay_out(kv, cfg, kv->pool_mem, kv->state_mem);
     for (int32_t i = n_block - 1; i >= 0; i--)
@@ -87,10 +93,12 @@ void wrk_kv_release(struct wrk_kv *kv)
     if (!kv->backend)
         return;
     const struct kn_device *dev = kv->backend->device;
+    wrk_prefix_release(kv);
     dev->release(kv->ctx, kv->block);
     dev->release(kv->ctx, kv->state_mem);
     dev->release(kv->ctx, kv->pool_mem);
     mem_free(kv->host_block);
+    mem_free(kv->block_n_list);
     mem_free(kv->free_block);
     mem_free(kv->free_slot);
     mem_free(kv->slot_n_block);
@@ -107,14 +115,44 @@ int32_t wrk_kv_slot_take(struct wrk_kv *kv)
     return slot;
 }
 
+void wrk__kv_list_add(struct wrk_kv *kv, int32_t block)
+{
+    if (kv->block_n_list[block]++ == 0 && wrk__prefix_has(kv, block)) {
+        kv->n_idle_block--;
+        kv->version++;
+    }
+}
+
+void wrk__kv_list_remove(struct wrk_kv *kv, int32_t block)
+{
+    ASSERT(kv->block_n_list[block] > 0);
+    if (--kv->block_n_list[block] > 0)
+        return;
+    if (!wrk__prefix_has(kv, block)) {
+        kv->free_block[kv->n_free_block++] = block;
+        return;
+    }
+    kv->n_idle_block++;
+    kv->version++;
+}
+
 void wrk_kv_slot_give(struct wrk_kv *kv, int32_t slot)
 {
     ASSERT(slot >= 0 && slot < kv->n_slot);
     ASSERT(kv->n_free_slot < kv->n_slot);
     const int32_t *list = kv->host_block + (size_t)slot * (size_t)kv->block_stride;
     while (kv->slot_n_block[slot] > 0)
-        kv->free_block[kv->n_free_block++] = list[--kv->slot_n_block[slot]];
+        wrk__kv_list_remove(kv, list[--kv->slot_n_block[slot]]);
     kv->free_slot[kv->n_free_slot++] = slot;
+}
+
+int32_t wrk_kv_blocks_own(const struct wrk_kv *kv, int32_t slot)
+{
+    const int32_t *list = kv->host_block + (size_t)slot * (size_t)kv->block_stride;
+    int32_t n = 0;
+    for (int32_t i = 0; i < kv->slot_n_block[slot]; i++)
+        n += kv->block_n_list[list[i]] == 1;
+    return n;
 }
 
 int wrk_kv_reserve(struct wrk_kv *kv, int32_t slot, int64_t n_tok)
@@ -126,14 +164,19 @@ int wrk_kv_reserve(struct wrk_kv *kv, int32_t slot, int64_t n_tok)
     ASSERT(slot >= 0 && slot < kv->n_slot);
     if (need <= have)
         return 0;
-    if (need > kv->block_stride || need - have > kv->n_free_block)
+    if (need > kv->block_stride || need - have > wrk_kv_blocks_left(kv))
         return ERR_LIMIT;
+    while (kv->n_free_block < need - have)
+        if (!wrk__prefix_give_block(kv))
+            return ERR_LIMIT; /* a cut point that is just being restored holds the last ones */
     for (int64_t i = have; i < need; i++)
         list[i] = kv->free_block[kv->n_free_block - 1 - (i - have)];
     int rc = kv->backend->device->copy_in(kv->ctx, kv->block + (list - kv->host_block) + have, list + have,
                                           (size_t)(need - have) * sizeof *list);
     if (rc)
         return rc;
+    for (int64_t i = have; i < need; i++)
+        kv->block_n_list[list[i]] = 1;
     kv->n_free_block -= (int32_t)(need - have);
     kv->slot_n_block[slot] = (int32_t)need;
     return 0;

@@ -14,6 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Who shares fairly with others; here as long as it has a sequence. */
+struct tenant {
+    char name[MSG_NAME_MAX];
+    int n_seq;       /* 0: the place is free */
+    uint64_t n_row;  /* rows it was given, from the least of the others on when it came */
+};
+
 struct seq {
     uint64_t epoch;
     char request[MSG_NAME_MAX];
@@ -27,8 +34,14 @@ struct seq {
     int64_t deadline_ns; /* INT64_MAX: none */
     int32_t *tok;        /* [cap], n_tok of them known */
     int64_t n_tok, cap, n_prompt;
-    struct eng_seq *es; /* NULL while waiting */
-    int64_t n_done, n_reserved;
+    int64_t n_given;        /* tokens it came with */
+    struct tenant *tenant;
+    struct eng_seq *es;     /* NULL while waiting */
+    int64_t n_done;         /* tokens in the engine */
+    struct wrk_plan_hit *hit; /* [n_ranks] while waiting: what the prefix caches have of it, as of hit_version */
+    uint64_t hit_version;
+    bool has_hit, has_run;
+    int64_t n_cached;       /* prompt tokens that need not be computed at its first admission */
 };
 
 struct wrk_sched {
@@ -38,6 +51,7 @@ struct wrk_sched {
     struct seq **seq; /* [n_seq_max], in the order of arrival */
     int n_seq;
     uint64_t n_arrived;
+    struct tenant *tenant; /* [n_seq_max] */
     /* scratch of a step */
     struct wrk_plan_seq *plan;
     int *order;
@@ -48,10 +62,12 @@ struct wrk_sched {
     struct wrk_sched_stats stats;
 };
 
+_Static_assert((int)WRK_PLAN_RANKS_MAX >= (int)ENG_RANKS_MAX, "a plan has a place for every rank");
+
 int64_t wrk_sched_context_max(const struct eng *eng)
 {
     const struct eng_caps *caps = eng_caps(eng);
-    int64_t pool = caps->kv_blocks * WRK_BLOCK_TOK;
+    int64_t pool = caps->rank_kv_blocks * WRK_BLOCK_TOK; /* a sequence lives on one rank */
     return pool < caps->context_max ? pool : caps->context_max;
 }
 
@@ -68,10 +84,13 @@ int wrk_sched_new(const struct wrk_sched_opts *opts, struct wrk_sched **sched, s
     struct wrk_sched *s = mem_zalloc(sizeof *s);
     size_t n = (size_t)opts->n_seq_max;
     s->opts = *opts;
+    if (!s->opts.cut_tok)
+        s->opts.cut_tok = WRK_SCHED_CUT_TOK;
     s->n_vocab = n_vocab;
     s->context_max = wrk_sched_context_max(opts->eng);
     s->logits = logits;
     s->seq = mem_array(n, sizeof *s->seq);
+    s->tenant = mem_array(n, sizeof *s->tenant);
     s->plan = mem_array(n, sizeof *s->plan);
     s->order = mem_array(n, sizeof *s->order);
     s->item = mem_array(n, sizeof *s->item);
@@ -89,6 +108,7 @@ void wrk_sched_destroy(struct wrk_sched **sched)
     wrk_sched_drop(s);
     free(s->logits);
     mem_free(s->seq);
+    mem_free(s->tenant);
     mem_free(s->plan);
     mem_free(s->order);
     mem_free(s->item);
@@ -100,17 +120,48 @@ void wrk_sched_destroy(struct wrk_sched **sched)
 
 /* ---- sequences ---- */
 
+static struct tenant *tenant_join(struct wrk_sched *s, const char *name)
+{
+    struct tenant *mine = NULL, *empty = NULL;
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < s->opts.n_seq_max; i++) {
+        struct tenant *t = &s->tenant[i];
+        if (t->n_seq == 0)
+            empty = t;
+        else if (strcmp(t->name, name) == 0)
+            mine = t;
+        if (t->n_seq > 0 && t->n_row < least)
+            least = t->n_row;
+    }
+    if (!mine) { /* there is a place: n_seq_max sequences have at most as many tenants */
+        ASSERT(empty);
+        mine = empty;
+        *mine = (struct tenant){.n_row = least == UINT64_MAX ? 0 : least};
+        snprintf(mine->name, sizeof mine->name, "%s", name);
+    }
+    mine->n_seq++;
+    return mine;
+}
+
+/* Out of the engine; what was computed stays in the prefix cache. A state that cannot be saved breaks the engine,
+ * which the next step will say. */
 static void put_back(struct wrk_sched *s, struct seq *q)
 {
-    if (q->es)
-        eng_seq_close(s->opts.eng, &q->es);
-    q->es = NULL;
-    q->n_done = q->n_reserved = 0;
+    struct err why;
+    if (!q->es)
+        return;
+    if (eng_seq_save(s->opts.eng, q->es, q->tok, false, &why))
+        log_error(sched, "request=%s %s", q->request, why.text);
+    eng_seq_close(s->opts.eng, &q->es);
+    q->n_done = 0;
+    q->has_hit = false;
 }
 
 static void seq_free(struct wrk_sched *s, struct seq *q)
 {
     put_back(s, q);
+    q->tenant->n_seq--;
+    mem_free(q->hit);
     mem_free((void *)(uintptr_t)q->how.bias);
     mem_free(q->tok);
     mem_free(q);
@@ -180,7 +231,8 @@ static int seq_finish(struct wrk_sched *s, struct seq *q, int32_t stop_id, struc
                                  .attempt = q->attempt,
                                  .reason = stop_id < 0 ? MSG_FINISH_length : MSG_FINISH_stop,
                                  .stop_id = stop_id,
-                                 .n_output = n_output(q)}};
+                                 .n_output = n_output(q),
+                                 .cached_tok = q->n_cached}};
     copy_name(m.finished.request, q->request);
     seq_remove(s, q);
     return s->opts.emit(s->opts.arg, &m, err);
@@ -242,7 +294,9 @@ static struct seq *seq_new(struct wrk_sched *s, const struct msg_generate *g, in
     q->priority = g->priority;
     q->arrival = s->n_arrived++;
     q->deadline_ns = g->deadline_ms > 0 ? now_ns + g->deadline_ms * 1000000 : INT64_MAX;
-    q->n_tok = g->n_tok;
+    q->tenant = tenant_join(s, g->tenant);
+    q->hit = mem_array((size_t)eng_caps(s->opts.eng)->n_ranks, sizeof *q->hit);
+    q->n_tok = q->n_given = g->n_tok;
     q->cap = g->n_tok + 64;
     q->tok = mem_array((size_t)q->cap, sizeof *q->tok);
     memcpy(q->tok, g->tok, (size_t)g->n_tok * sizeof *q->tok);
@@ -305,57 +359,112 @@ static int expire(struct wrk_sched *s, int64_t now_ns, struct err *err)
     return 0;
 }
 
-static int plan(struct wrk_sched *s)
+/* What the prefix cache has of a waiting sequence; looked up again only when the cache has changed. */
+static void look_up(struct wrk_sched *s, struct seq *q)
 {
-    const struct eng_caps *caps = eng_caps(s->opts.eng);
-    struct wrk_plan_room room = {.n_row = caps->step_tok_max,
-                                 .n_slot_free = caps->n_seq_max,
-                                 .n_block_free = eng_kv_blocks_free(s->opts.eng)};
-    for (int i = 0; i < s->n_seq; i++) {
-        const struct seq *q = s->seq[i];
-        s->plan[i] = (struct wrk_plan_seq){.is_running = q->es != NULL,
-                                           .priority = q->priority,
-                                           .arrival = q->arrival,
-                                           .n_tok = q->n_tok,
-                                           .n_done = q->n_done,
-                                           .n_block = wrk_plan_blocks(q->n_reserved)};
-        room.n_slot_free -= q->es != NULL;
+    uint64_t version = eng_prefix_version(s->opts.eng);
+    if (q->has_hit && q->hit_version == version)
+        return;
+    for (int i = 0; i < eng_caps(s->opts.eng)->n_ranks; i++) {
+        struct eng_hit h = eng_rank_prefix_find(s->opts.eng, i, q->tok, q->n_tok);
+        q->hit[i] = (struct wrk_plan_hit){h.n_tok, h.n_block_busy};
     }
-    return wrk_plan_make(&room, s->plan, s->n_seq, s->order);
+    q->hit_version = version;
+    q->has_hit = true;
 }
 
-/* Give back first, then take. A sequence that the engine has no room for after all sits this step out. */
-static void apply_plan(struct wrk_sched *s)
+static void plan(struct wrk_sched *s)
 {
     struct eng *eng = s->opts.eng;
+    struct wrk_plan_room room = {.n_row = eng_caps(eng)->step_tok_max, .cut_tok = s->opts.cut_tok,
+                                 .n_rank = eng_caps(eng)->n_ranks};
+    for (int i = 0; i < room.n_rank; i++) {
+        room.rank[i].n_slot_free = eng_caps(eng)->rank_seq_max;
+        room.rank[i].n_block_free = eng_rank_blocks_free(eng, i);
+    }
+    for (int i = 0; i < s->n_seq; i++) {
+        struct seq *q = s->seq[i];
+        s->plan[i] = (struct wrk_plan_seq){.is_running = q->es != NULL,
+                                           .priority = q->priority,
+                                           .share = q->tenant->n_row,
+                                           .arrival = q->arrival,
+                                           .n_tok = q->n_tok};
+        if (q->es) {
+            struct eng_blocks b = eng_seq_blocks(eng, q->es);
+            s->plan[i].n_done = q->n_done;
+            s->plan[i].n_block = b.n;
+            s->plan[i].n_block_own = b.n_own;
+            s->plan[i].rank = eng_seq_rank(q->es);
+            room.rank[s->plan[i].rank].n_slot_free--;
+        } else {
+            look_up(s, q);
+            s->plan[i].hit = q->hit;
+        }
+    }
+    wrk_plan_make(&room, s->plan, s->n_seq, s->order);
+}
+
+/* A slot for q on this rank, with all that its prefix cache has of it. */
+static int admit(struct wrk_sched *s, struct seq *q, int rank, struct err *err)
+{
+    int rc = eng_seq_open_on(s->opts.eng, rank, &q->es, err);
+    if (!rc)
+        rc = eng_seq_restore(s->opts.eng, q->es, q->tok, q->n_tok, err);
+    if (rc)
+        return rc;
+    q->n_done = eng_seq_len(q->es);
+    if (!q->has_run) {
+        q->n_cached = q->n_done < q->n_prompt ? q->n_done : q->n_prompt;
+        s->stats.n_cached += (uint64_t)q->n_cached;
+    }
+    return 0;
+}
+
+/* Blocks for all that the plan wants of q, up to the end of the last one. */
+static int reserve(struct wrk_sched *s, struct seq *q, const struct wrk_plan_seq *p, struct err *err)
+{
+    struct eng *eng = s->opts.eng;
+    int64_t n_want = p->act == WRK_PLAN_ADMIT ? q->n_tok : q->n_done + p->n_row;
+    n_want = wrk_plan_blocks(n_want) * WRK_BLOCK_TOK;
+    if (n_want > eng_caps(eng)->context_max)
+        n_want = eng_caps(eng)->context_max;
+    return p->act == WRK_PLAN_ADMIT || p->n_block_new ? eng_seq_reserve(eng, q->es, n_want - q->n_done, err) : 0;
+}
+
+/* Give back first, then take. A sequence that the engine has no room for after all sits this step out. Returns the
+ * number of sequences that were put back. */
+static int apply_plan(struct wrk_sched *s)
+{
     struct err why;
+    int n_back = 0;
     for (int i = 0; i < s->n_seq; i++)
         if (s->plan[i].act == WRK_PLAN_PREEMPT) {
             put_back(s, s->seq[i]);
+            n_back++;
             s->stats.n_preempted++;
             log_info(sched, "request=%s preempted at %" PRId64 " tokens", s->seq[i]->request, s->seq[i]->n_tok);
         }
-    for (int i = 0; i < s->n_seq; i++) {
+    for (int k = 0; k < s->n_seq; k++) {
+        int i = s->order[k]; /* in the order in which the plan counted */
         struct wrk_plan_seq *p = &s->plan[i];
         struct seq *q = s->seq[i];
         if (p->n_row == 0)
             continue;
-        int rc = p->act == WRK_PLAN_ADMIT ? eng_seq_open(eng, &q->es, &why) : 0;
-        if (!rc && p->n_block_new > 0) {
-            int64_t n_want = (wrk_plan_blocks(q->n_reserved) + p->n_block_new) * WRK_BLOCK_TOK;
-            if (n_want > eng_caps(eng)->context_max)
-                n_want = eng_caps(eng)->context_max;
-            rc = eng_seq_reserve(eng, q->es, n_want - q->n_done, &why);
-            if (!rc)
-                q->n_reserved = n_want;
-        }
+        int rc = p->act == WRK_PLAN_ADMIT ? admit(s, q, p->rank, &why) : 0;
         if (!rc)
+            rc = reserve(s, q, p, &why);
+        if (!rc) {
+            if (p->n_row > q->n_tok - q->n_done)
+                p->n_row = (int)(q->n_tok - q->n_done);
+            q->has_run = true;
             continue;
+        }
         log_warn(sched, "request=%s waits: %s", q->request, why.text);
         p->n_row = 0;
         if (p->act == WRK_PLAN_ADMIT)
             put_back(s, q);
     }
+    return n_back;
 }
 
 static int build_items(struct wrk_sched *s, int *n_row)
@@ -375,6 +484,18 @@ static int build_items(struct wrk_sched *s, int *n_row)
         *n_row += rows;
     }
     return n;
+}
+
+/* Plan until somebody advances: blocks that several preempted sequences shared are free only when all have gone,
+ * which the plan cannot see. Returns the items, 0: the engine has room for none. */
+static int make_step(struct wrk_sched *s, int *n_row)
+{
+    for (;;) {
+        plan(s);
+        int n_back = apply_plan(s), n = build_items(s, n_row);
+        if (n > 0 || n_back == 0)
+            return n;
+    }
 }
 
 static bool is_stop(const struct seq *q, int32_t id)
@@ -436,9 +557,7 @@ int wrk_sched_step(struct wrk_sched *s, int64_t now_ns, struct err *err)
         count(s);
         return rc;
     }
-    plan(s);
-    apply_plan(s);
-    int n = build_items(s, &n_row);
+    int n = make_step(s, &n_row);
     if (n == 0) /* a plan for at least one sequence always exists, unless the engine broke its word on blocks */
         return err_set(err, ERR_STATE, "%d sequences, and the engine has room for none", s->n_seq);
     int64_t t0 = clock_mono_ns();
@@ -452,7 +571,11 @@ int wrk_sched_step(struct wrk_sched *s, int64_t now_ns, struct err *err)
         if (s->item[i].n_tok > 1 || !s->item[i].n_logit)
             s->stats.n_prefilled += (uint64_t)s->item[i].n_tok;
         q->n_done += s->item[i].n_tok;
-        if (s->item[i].n_logit)
+        q->tenant->n_row += (uint64_t)s->item[i].n_tok;
+        bool is_step = q->n_done != q->n_given;
+        if (!is_step || q->n_done % s->opts.cut_tok == 0)
+            rc = eng_seq_save(s->opts.eng, q->es, q->tok, is_step, err);
+        if (!rc && s->item[i].n_logit)
             rc = advance(s, q, s->item[i].logits, err);
     }
     count(s);

@@ -5,6 +5,13 @@
  * Limits:   n_seq_max sequences, waiting ones included: one more is answered with Failed{overload}. A sequence holds at
  *           most wrk_sched_context_max() tokens: its output ends there with `length`.
  *
+ * Tenants share the rows fairly: each has a counter of the rows it was given, and who has had least comes first among
+ * equal priorities (worker/sched/plan.h). One that comes anew starts at the least of the others, so that having been
+ * away is no credit.
+ *
+ * States go into the engine's prefix cache at the end of what a sequence came with, every WRK_SCHED_CUT_TOK tokens, and
+ * when it leaves the engine, for whatever reason. What comes next with the same beginning computes only the rest.
+ *
  * A token depends on the sequence's tokens, its settings and its position alone. Whatever happens here (chunks,
  * neighbours, preemption) changes when it comes, never which one.
  */
@@ -23,9 +30,12 @@ struct wrk_sched;
 /* Takes tokens, finished and failed messages; m is lent for the call. An error stops the step and is handed on. */
 typedef int (*wrk_emit_fn)(void *arg, const struct msg *m, struct err *err);
 
+enum { WRK_SCHED_CUT_TOK = 8 * 128 }; /* tokens between two saved states on the way through a sequence */
+
 struct wrk_sched_opts {
     struct eng *eng;
-    int n_seq_max; /* 1.. */
+    int n_seq_max;   /* 1.. */
+    int64_t cut_tok; /* 0: WRK_SCHED_CUT_TOK */
     wrk_emit_fn emit;
     void *arg;
 };
@@ -34,6 +44,7 @@ struct wrk_sched_stats {
     int n_running, n_waiting;
     int64_t step_us;        /* last step */
     uint64_t n_generated, n_prefilled, n_preempted, n_step; /* since the start */
+    uint64_t n_cached; /* prompt tokens that the prefix cache had */
 };
 
 /* ERR_MEM when the logits of one step do not fit into memory. */
