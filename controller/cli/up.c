@@ -515,7 +515,7 @@ int cli_up_main(int argc, char **argv)
         {"workers", FLAG_I64, &c.n_worker, "N",
          .help = "workers on this machine, default 1", .min = 1, .max = UP_WORKERS_MAX},
         {"backend", FLAG_STR, &c.backend, "B", .help = "engine of the workers: ref, cpu or cuda"},
-        {"ranks", FLAG_I64, &c.n_rank, "N", .help = "ranks of each worker", .min = 1, .max = 1024},
+        {"ranks", FLAG_I64, &c.n_rank, "N", .help = "ranks of each worker, which share its experts", .min = 1, .max = 64},
         {"threads", FLAG_I64, &c.n_thread, "N", .help = "threads of each worker; default: all cores", .min = 1,
          .max = 256},
         {"max-seqs", FLAG_I64, &c.n_seq_max, "N",

@@ -35,20 +35,26 @@ const struct kn_ops kn_ops_cpu = {
 #undef X
 };
 
+/* The rank's share of n threads, at least one; the first ranks take what is over. */
+static int share_of(int n, const struct kn_ctx *ctx)
+{
+    int share = (n + ctx->n_ranks - 1 - ctx->rank) / ctx->n_ranks;
+    return share > 1 ? share : 1;
+}
+
 static int cpu_open(struct kn_ctx *ctx, struct err *err)
 {
     const char *missing;
     int n = ctx->n_threads;
 
-    if (ctx->n_ranks != 1)
-        return err_set(err, ERR_UNSUPPORTED, "back end cpu runs on one rank, not on %d", ctx->n_ranks);
     if (n < 0 || n > KN__POOL_THREADS_MAX)
         return err_set(err, ERR_RANGE, "%d threads were asked for, 1 to %d are possible", n, KN__POOL_THREADS_MAX);
     const struct kn__isa *isa = kn__isa_find(&missing);
     if (!isa)
         return err_set(err, ERR_UNSUPPORTED, "back end cpu: this machine lacks %s; use --backend ref", missing);
     struct kn__cpu *cpu = calloc(1, sizeof *cpu);
-    if (!cpu || kn__pool_open(n ? n : kn__pool_cores(), sizeof(struct kn__tile_mem), &cpu->pool)) {
+    n = share_of(n ? n : kn__pool_cores(), ctx);
+    if (!cpu || kn__pool_open(n, sizeof(struct kn__tile_mem), &cpu->pool)) {
         free(cpu);
         return err_set(err, ERR_MEM, "back end cpu: the threads could not be started; give it fewer (--threads)");
     }

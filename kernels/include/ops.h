@@ -323,8 +323,8 @@ struct kn_window_store_args {
 };
 
 /* ------------------------------------------------------------------------------------------------------------
- * Mixture of experts (spec section 8): route, dispatch, up, down, combine. With ranks, each rank holds experts
- * first..first+n_local; the exchange of rows sits between dispatch and up, and between down and combine.
+ * Mixture of experts (spec section 8): route, dispatch, up, down, combine. With ranks, each holds some of the experts;
+ * the exchange of rows (worker/engine/ep) sits between dispatch and up, and between down and combine.
  */
 
 /* Choose top_k experts per token and the weight of each.
@@ -412,7 +412,8 @@ struct kn_ctx {
     size_t workspace_bytes; /* >= kn_backend.workspace_bytes(limits) */
     int rank, n_ranks;
     int device; /* number of the device of this rank */
-    int n_threads; /* host threads of this rank, its caller included (cpu only); 0: all that the process may run on */
+    int n_threads; /* host threads of all ranks together, callers included (cpu only); 0: all that the process may run on.
+                      A rank has its share, at least itself */
 };
 
 struct kn_ops {

@@ -12,11 +12,11 @@ const struct kn_ops kn_ops_ref = {
 #undef X
 };
 
+/* Ranks need nothing from each other here: no op is collective. */
 static int ref_open(struct kn_ctx *ctx, struct err *err)
 {
+    (void)err;
     ctx->stream = NULL;
-    if (ctx->n_ranks != 1)
-        return err_set(err, ERR_UNSUPPORTED, "back end ref runs on one rank, not on %d", ctx->n_ranks);
     return 0;
 }
 

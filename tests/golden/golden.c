@@ -95,23 +95,23 @@ int64_t golden_row(const struct mdl_tensor *t)
 
 struct eng *golden_engine(const struct golden *g, const char *backend, int n_seq, int64_t n_tok, int step_max)
 {
-    return golden_engine_threads(g, backend, 0, n_seq, n_tok, step_max);
+    return golden_engine_ranks(g, backend, 1, 0, n_seq, n_tok, step_max);
 }
 
-struct eng *golden_engine_threads(const struct golden *g, const char *backend, int n_threads, int n_seq, int64_t n_tok,
-                                  int step_max)
+struct eng *golden_engine_ranks(const struct golden *g, const char *backend, int n_ranks, int n_threads, int n_seq,
+                                int64_t n_tok, int step_max)
 {
     struct eng *eng = NULL;
     struct err err = {0};
     struct eng_opts opts = {
         .model_dir = g->dir,
         .backend = backend,
-        .n_ranks = 1,
+        .n_ranks = n_ranks,
         .n_threads = n_threads,
         .n_seq_max = n_seq,
         .step_tok_max = step_max,
         .context_max = n_tok,
-        .kv_tokens = n_seq * (n_tok + 128),
+        .kv_tokens = (n_seq + n_ranks) * (n_tok + 128),
     };
 
     if (eng_open(&opts, &eng, &err))

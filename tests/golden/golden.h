@@ -38,9 +38,9 @@ int64_t golden_row(const struct mdl_tensor *t);
 /* An engine on the case with room for n_seq sequences of n_tok tokens and steps of step_max. */
 struct eng *golden_engine(const struct golden *g, const char *backend, int n_seq, int64_t n_tok, int step_max);
 
-/* The same with a number of threads for back ends that have them; 0: all cores. */
-struct eng *golden_engine_threads(const struct golden *g, const char *backend, int n_threads, int n_seq, int64_t n_tok,
-                                  int step_max);
+/* The same with a number of ranks, and of threads for back ends that have them; 0: all cores. */
+struct eng *golden_engine_ranks(const struct golden *g, const char *backend, int n_ranks, int n_threads, int n_seq,
+                                int64_t n_tok, int step_max);
 
 /* The back ends to test: those that are built in, NULL behind the last. */
 const char *const *golden_backends(void);

@@ -1,7 +1,7 @@
 /* Check D: the logits of a token are a function of its sequence's tokens, bit for bit: prefill in one go, in chunks of
- * any size, token by token, beside other sequences, in a slot and in blocks that others have used,
- * with another number of threads. How: each way is run
- * and compared byte by byte with the prefill in one go. */
+ * any size, token by token, beside other sequences, in a slot and in blocks that others have used, with another number
+ * of threads, with experts shared by 2, 3 or 4 ranks. How: each way is run and compared byte by byte with the prefill in
+ * one go on one rank. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"
@@ -80,15 +80,6 @@ static void prefill_then_decode(struct run *r, int n_prefill)
     eng_seq_close(r->eng, &seq);
 }
 
-/* The engine anew, with another number of threads (a back end without threads is the same again): the bits of before.
- */
-static void with_threads(struct run *r, const char *backend, int n_threads)
-{
-    eng_close(&r->eng);
-    r->eng = golden_engine_threads(&r->g, backend, n_threads, SEQS, r->n, SEQS * r->n);
-    chunks(r, 97);
-}
-
 /* Three sequences in one plan, out of step: A is the prompt in chunks of 37, then single tokens; B is the prompt from
  * its middle on in chunks that grow; C is A again, 5 tokens behind, in chunks of 13. B is other text: its rows are
  * checked by A and C being right beside it. */
@@ -135,6 +126,17 @@ static void beside_others(struct run *r)
     mem_free(got_c);
 }
 
+/* The engine anew, with other numbers of ranks and threads (a back end without threads is the same again): the bits of
+ * before, of one sequence (all ranks but one have no rows) and of several. */
+static void cut_anew(struct run *r, const char *backend, int n_ranks, int n_threads)
+{
+    eng_close(&r->eng);
+    r->eng = golden_engine_ranks(&r->g, backend, n_ranks, n_threads, SEQS, r->n, SEQS * r->n);
+    chunks(r, 97);
+    if (n_ranks > 1)
+        beside_others(r);
+}
+
 static void test_tiny(void **state)
 {
     static const int sizes[] = {1, 7, 128, 129, 333};
@@ -148,7 +150,10 @@ static void test_tiny(void **state)
         prefill_then_decode(&r, 383);
         beside_others(&r);
         for (int n = 1; n <= 3 && strcmp(*b, "cpu") == 0; n++)
-            with_threads(&r, *b, n);
+            cut_anew(&r, *b, 1, n);
+        cut_anew(&r, *b, 2, 2);
+        cut_anew(&r, *b, 3, 1); /* of the 8 experts 2, 3 and 3 */
+        cut_anew(&r, *b, 4, 5);
         end(&r);
     }
 }
@@ -162,8 +167,10 @@ static void some(const char *name, int n)
         chunks(&r, 61);
         prefill_then_decode(&r, n - 20);
         if (strcmp(*b, "cpu") == 0)
-            with_threads(&r, *b, 1); /* before: all cores */
+            cut_anew(&r, *b, 1, 1); /* before: all cores */
         beside_others(&r);
+        cut_anew(&r, *b, 2, 2);
+        cut_anew(&r, *b, 4, 0);
         end(&r);
     }
 }

@@ -6,7 +6,7 @@
 
 /* Maps matrices until the first error; then nothing more is done. */
 struct binder {
-    struct eng *e;
+    struct eng__rank *r;
     struct err *err;
     int rc;
 };
@@ -33,9 +33,9 @@ static struct kn_mat map(struct binder *b, const struct kn_mat *host)
     struct kn_mat dev = {0};
 
     if (b->rc == 0)
-        b->rc = b->e->backend->device->map_weights(&b->e->ctx, host, &dev);
+        b->rc = b->r->backend->device->map_weights(&b->r->ctx, host, &dev);
     if (b->rc < 0 && b->err->code == 0)
-        err_set(b->err, b->rc, "back end %s: no memory for the weights", b->e->backend->name);
+        err_set(b->err, b->rc, "back end %s: no memory for the weights", b->r->backend->name);
     return dev;
 }
 
@@ -60,7 +60,7 @@ static struct eng__hc hc(struct binder *b, const struct mdl_hc *h)
 {
     struct eng__hc out = {.fn = matrix(b, &h->fn)};
     out.base = vector(b, h->base, h->fn.out);
-    out.scale = vector(b, h->scale, h->fn.out == b->e->cfg->hc_mult ? 1 : 3);
+    out.scale = vector(b, h->scale, h->fn.out == b->r->cfg->hc_mult ? 1 : 3);
     return out;
 }
 
@@ -85,7 +85,7 @@ static bool is_all_of(const struct mdl_expert *m, enum mdl_matrix_kind kind)
 
 static void attention(struct binder *b, const struct mdl_layer *m, struct eng__layer *l)
 {
-    const struct mdl_config *c = b->e->cfg;
+    const struct mdl_config *c = b->r->cfg;
     const struct mdl_attn *a = &m->attn;
 
     l->wq_a = matrix(b, &a->wq_a);
@@ -105,10 +105,10 @@ static void attention(struct binder *b, const struct mdl_layer *m, struct eng__l
     }
 }
 
-/* Routed experts of the layer and the shared one go to out [n_routed_experts + 1] (host; the caller uploads it). */
+/* The rank's routed experts of the layer and the shared one go to out [n_expert + 1] (host; the caller uploads it). */
 static void ffn(struct binder *b, int layer, const struct mdl_layer *m, struct eng__layer *l, struct kn_expert *out)
 {
-    const struct mdl_config *c = b->e->cfg;
+    const struct mdl_config *c = b->r->cfg;
 
     l->gate = matrix(b, &m->gate.weight);
     l->gate_bias = vector(b, m->gate.bias, c->n_routed_experts);
@@ -119,78 +119,80 @@ static void ffn(struct binder *b, int layer, const struct mdl_layer *m, struct e
         if (!is_all_of(x, kind) && b->rc == 0)
             b->rc = err_set(b->err, ERR_UNSUPPORTED, "layers.%d: expert matrices of different kinds in one layer; "
                             "all must be %s like w1 of the first", layer, mdl_matrix_kind_name(kind));
-        out[i] = expert(b, x);
+        if (i >= b->r->expert_first && i < b->r->expert_first + b->r->n_expert)
+            out[i - b->r->expert_first] = expert(b, x);
     }
+    out[b->r->n_expert] = expert(b, &m->shared);
     l->expert_dtype = dtype_of(m->expert[0].w1.kind);
     l->shared_dtype = dtype_of(m->shared.w1.kind);
 }
 
 /* Rotary frequencies of both layer kinds, in one upload. */
-static int frequencies(struct eng *e)
+static int frequencies(struct eng__rank *r)
 {
-    const struct kn_device *dev = e->backend->device;
-    size_t n = (size_t)e->cfg->qk_rope_head_dim / 2;
+    const struct kn_device *dev = r->backend->device;
+    size_t n = (size_t)r->cfg->qk_rope_head_dim / 2;
     float *host = mem_array(2 * n, sizeof *host);
     void *mem = NULL;
 
-    eng__rope_freqs(e->cfg, false, host);
-    eng__rope_freqs(e->cfg, true, host + n);
-    int rc = dev->alloc(&e->ctx, 2 * n * sizeof *host, &mem);
+    eng__rope_freqs(r->cfg, false, host);
+    eng__rope_freqs(r->cfg, true, host + n);
+    int rc = dev->alloc(&r->ctx, 2 * n * sizeof *host, &mem);
     if (rc == 0) {
-        e->w.freq_mem = mem;
-        e->w.freq[0] = e->w.freq_mem;
-        e->w.freq[1] = e->w.freq_mem + n;
-        rc = dev->copy_in(&e->ctx, mem, host, 2 * n * sizeof *host);
+        r->w.freq_mem = mem;
+        r->w.freq[0] = r->w.freq_mem;
+        r->w.freq[1] = r->w.freq_mem + n;
+        rc = dev->copy_in(&r->ctx, mem, host, 2 * n * sizeof *host);
     }
     mem_free(host);
     return rc;
 }
 
-int eng__weights_bind(struct eng *e, const struct mdl_weights *w, struct err *err)
+int eng__weights_bind(struct eng__rank *r, const struct mdl_weights *w, struct err *err)
 {
-    const struct kn_device *dev = e->backend->device;
+    const struct kn_device *dev = r->backend->device;
     struct err why = {0};
-    struct binder b = {e, &why, 0};
-    size_t per_layer = (size_t)e->cfg->n_routed_experts + 1, n_layer = (size_t)e->cfg->num_hidden_layers;
+    struct binder b = {r, &why, 0};
+    size_t per_layer = (size_t)r->n_expert + 1, n_layer = (size_t)r->cfg->num_hidden_layers;
     struct kn_expert *expert = mem_array(per_layer * n_layer, sizeof *expert);
     void *mem = NULL;
 
-    e->w.embed = matrix(&b, &w->embed);
-    e->w.lm_head = matrix(&b, &w->lm_head);
-    e->w.hc_head = hc(&b, &w->head.hc);
-    e->w.norm = vector(&b, w->head.norm, e->cfg->hidden_size);
-    e->w.layer = mem_array(n_layer, sizeof *e->w.layer);
-    if (b.rc == 0 && (b.rc = dev->alloc(&e->ctx, per_layer * n_layer * sizeof *expert, &mem)) == 0)
-        e->w.expert = mem;
+    r->w.embed = matrix(&b, &w->embed);
+    r->w.lm_head = matrix(&b, &w->lm_head);
+    r->w.hc_head = hc(&b, &w->head.hc);
+    r->w.norm = vector(&b, w->head.norm, r->cfg->hidden_size);
+    r->w.layer = mem_array(n_layer, sizeof *r->w.layer);
+    if (b.rc == 0 && (b.rc = dev->alloc(&r->ctx, per_layer * n_layer * sizeof *expert, &mem)) == 0)
+        r->w.expert = mem;
     for (size_t i = 0; i < n_layer && b.rc == 0; i++) {
         const struct mdl_layer *m = &w->layer[i];
-        struct eng__layer *l = &e->w.layer[i];
+        struct eng__layer *l = &r->w.layer[i];
         l->kind = m->kind;
         l->hc_attn = hc(&b, &m->hc_attn);
         l->hc_ffn = hc(&b, &m->hc_ffn);
-        l->attn_norm = vector(&b, m->attn_norm, e->cfg->hidden_size);
-        l->ffn_norm = vector(&b, m->ffn_norm, e->cfg->hidden_size);
+        l->attn_norm = vector(&b, m->attn_norm, r->cfg->hidden_size);
+        l->ffn_norm = vector(&b, m->ffn_norm, r->cfg->hidden_size);
         attention(&b, m, l);
         ffn(&b, (int)i, m, l, expert + i * per_layer);
-        l->expert = e->w.expert + i * per_layer;
+        l->expert = r->w.expert + i * per_layer;
         l->shared = l->expert + per_layer - 1;
     }
     if (b.rc == 0)
-        b.rc = dev->copy_in(&e->ctx, e->w.expert, expert, per_layer * n_layer * sizeof *expert);
+        b.rc = dev->copy_in(&r->ctx, r->w.expert, expert, per_layer * n_layer * sizeof *expert);
     if (b.rc == 0)
-        b.rc = frequencies(e);
+        b.rc = frequencies(r);
     mem_free(expert);
     if (b.rc && why.code == 0)
-        return err_set(err, b.rc, "back end %s: no memory for the tables of the weights", e->backend->name);
+        return err_set(err, b.rc, "back end %s: no memory for the tables of the weights", r->backend->name);
     if (b.rc)
         return err_set(err, b.rc, "%s", why.text);
     return 0;
 }
 
-void eng__weights_release(struct eng *e)
+void eng__weights_release(struct eng__rank *r)
 {
-    e->backend->device->release(&e->ctx, e->w.freq_mem);
-    e->backend->device->release(&e->ctx, e->w.expert);
-    mem_free(e->w.layer);
-    e->w = (struct eng__weights){0};
+    r->backend->device->release(&r->ctx, r->w.freq_mem);
+    r->backend->device->release(&r->ctx, r->w.expert);
+    mem_free(r->w.layer);
+    r->w = (struct eng__weights){0};
 }

@@ -71,22 +71,41 @@ static int32_t token_of(int64_t seq, int64_t pos, int32_t n_vocab)
     return (int32_t)((z >> 33) % (uint64_t)n_vocab);
 }
 
-/* n_prompt tokens into each sequence, one sequence after the other, in steps of `chunk`. */
+/* One step of prefill: of each of the n sequences from i0 on its tokens p .. p+n_tok. */
+static int prefill_step(struct eng *eng, const struct bench *b, struct eng_seq **seq, int64_t i0, int n, int64_t p,
+                        int n_tok, int32_t *tok, float *logits, struct err *err)
+{
+    int32_t n_vocab = eng_config(eng)->vocab_size;
+    struct eng_item item[ENG_RANKS_MAX];
+    struct eng_plan plan = {item, n};
+    bool is_last = p + n_tok == b->n_prompt;
+
+    for (int i = 0; i < n; i++, tok += n_tok) {
+        for (int k = 0; k < n_tok; k++)
+            tok[k] = token_of(i0 + i, p + k, n_vocab);
+        item[i] = (struct eng_item){seq[i0 + i], tok, n_tok, is_last,
+                                    is_last ? logits + (i0 + i) * (int64_t)n_vocab : NULL};
+        int rc = eng_seq_reserve(eng, seq[i0 + i], n_tok, err);
+        if (rc)
+            return rc;
+    }
+    return eng_step(eng, &plan, err);
+}
+
+/* n_prompt tokens into each sequence, in steps of `chunk`; as many sequences side by side as there are ranks. */
 static int prefill(struct eng *eng, const struct bench *b, struct eng_seq **seq, float *logits, struct err *err)
 {
-    int32_t n_vocab = eng_config(eng)->vocab_size, *tok = mem_array((size_t)b->chunk, sizeof *tok);
+    int32_t *tok = mem_array((size_t)b->chunk + ENG_RANKS_MAX, sizeof *tok);
     int rc = 0;
 
-    for (int64_t i = 0; i < b->n_batch && rc == 0; i++)
-        for (int64_t p = 0; p < b->n_prompt && rc == 0; p += b->chunk) {
-            int n = (int)(b->n_prompt - p < b->chunk ? b->n_prompt - p : b->chunk);
-            for (int k = 0; k < n; k++)
-                tok[k] = token_of(i, p + k, n_vocab);
-            struct eng_item item = {seq[i], tok, n, p + n == b->n_prompt, p + n == b->n_prompt ? logits : NULL};
-            struct eng_plan plan = {&item, 1};
-            if ((rc = eng_seq_reserve(eng, seq[i], n, err)) == 0)
-                rc = eng_step(eng, &plan, err);
+    for (int64_t i = 0, n; i < b->n_batch && rc == 0; i += n) {
+        n = b->n_batch - i < b->n_ranks ? b->n_batch - i : b->n_ranks;
+        int64_t chunk = b->chunk / n > 0 ? b->chunk / n : 1;
+        for (int64_t p = 0; p < b->n_prompt && rc == 0; p += chunk) {
+            int64_t left = b->n_prompt - p;
+            rc = prefill_step(eng, b, seq, i, (int)n, p, (int)(left < chunk ? left : chunk), tok, logits, err);
         }
+    }
     mem_free(tok);
     return rc;
 }
@@ -165,7 +184,7 @@ static int bench(const struct bench *b, struct figures *f, struct err *err)
         .n_seq_max = (int)b->n_batch,
         .step_tok_max = (int)(b->chunk > b->n_batch ? b->chunk : b->n_batch),
         .context_max = len,
-        .kv_tokens = b->n_batch * (len + 128),
+        .kv_tokens = (b->n_batch + b->n_ranks) * (len + 128),
     };
     cpu_set_t set;
     int rc;
@@ -185,16 +204,17 @@ static int bench(const struct bench *b, struct figures *f, struct err *err)
 static void print(const struct bench *b, const struct figures *f)
 {
     if (b->is_json) {
-        printf("{\"backend\": \"%s\", \"numerics\": \"%s\", \"threads\": %" PRIu64 ", \"prompt\": %" PRId64
+        printf("{\"backend\": \"%s\", \"numerics\": \"%s\", \"ranks\": %" PRId64 ", \"threads\": %" PRIu64 ", \"prompt\": %" PRId64
                ", \"decode\": %" PRId64 ", \"batch\": %" PRId64
                ", \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"bytes_per_token\": %.0f, \"read_gbps\": %.2f, "
                "\"rss_bytes\": %" PRIu64 ", \"ceiling_read_gbps\": %.2f, \"ceiling_fma_gflops\": %.1f}\n",
-               b->backend, f->numerics, f->ceiling_threads, b->n_prompt, b->n_decode, b->n_batch, f->prefill_tps,
+               b->backend, f->numerics, b->n_ranks, f->ceiling_threads, b->n_prompt, b->n_decode, b->n_batch, f->prefill_tps,
                f->decode_tps, f->bytes_per_token, f->read_gbps, f->rss_bytes, f->ceiling_read_gbps,
                f->ceiling_fma_gflops);
         return;
     }
-    printf("back end     %s (%s), %" PRIu64 " threads\n", b->backend, f->numerics, f->ceiling_threads);
+    printf("back end     %s (%s), %" PRId64 " ranks, %" PRIu64 " threads\n", b->backend, f->numerics, b->n_ranks,
+           f->ceiling_threads);
     printf("prefill      %.2f tokens/s (%" PRId64 " sequences of %" PRId64 ")\n", f->prefill_tps, b->n_batch,
            b->n_prompt);
     printf("decode       %.2f tokens/s (%" PRId64 " at a time, %" PRId64 " steps)\n", f->decode_tps, b->n_batch,
@@ -218,7 +238,8 @@ int wrk_tool_bench(int argc, char **argv)
         {"chunk", FLAG_I64, &b.chunk, "N", .help = "tokens of a prefill step (default: up to 512)", .min = 1,
          .max = ENG_STEP_TOK_MAX},
         {"backend", FLAG_STR, &b.backend, "B", .help = "ref, cpu or cuda (default ref)"},
-        {"ranks", FLAG_I64, &b.n_ranks, "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {"ranks", FLAG_I64, &b.n_ranks, "N", .help = "ranks that share the experts (default 1)", .min = 1,
+         .max = ENG_RANKS_MAX},
         {"threads", FLAG_I64, &b.n_threads, "N", .help = "threads of back end cpu (default: all cores)", .min = 1,
          .max = 256},
         {.name = "json", .kind = FLAG_BOOL, .to = &b.is_json, .help = "one JSON object on stdout"},

@@ -185,7 +185,7 @@ static int generate(struct generate *g, struct err *err)
                                 .n_seq_max = 1,
                                 .step_tok_max = g->n_in < GENERATE_STEP_TOK ? (int)g->n_in : GENERATE_STEP_TOK,
                                 .context_max = context,
-                                .kv_tokens = context};
+                                .kv_tokens = context * g->n_ranks}; /* it lives on one of them */
     int64_t t0 = clock_mono_ns();
     if ((rc = eng_open(&eo, &eng, err)))
         goto out;
@@ -236,7 +236,8 @@ int wrk_tool_generate(int argc, char **argv)
         {.name = "threads", .kind = FLAG_I64, .to = &g.n_threads, .value = "N",
          .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
         {.name = "ranks", .kind = FLAG_I64, .to = &g.n_ranks, .value = "N",
-         .help = "ranks (default 1)", .min = 1, .max = 64},
+         .help = "ranks that share the experts (default 1)", .min = 1,
+         .max = ENG_RANKS_MAX},
         {.name = "ignore-eos", .kind = FLAG_BOOL, .to = &g.ignore_eos, .help = "do not stop at the end of text"},
         {.name = "json", .kind = FLAG_BOOL, .to = &g.json, .help = "one JSON object on stdout"},
     };

@@ -14,7 +14,7 @@ enum { TENSORS_MAX = 32 }; /* named intermediates of a layer and its output */
 
 struct layer {
     const char *model, *input, *out, *backend;
-    int64_t layer, n_threads;
+    int64_t layer, n_ranks, n_threads;
 };
 
 /* What the observer was shown, to be written when the layer is done. */
@@ -105,6 +105,9 @@ static int run_layer(const struct layer *l, struct err *err)
     int32_t *tok = NULL;
     int n_tok = 0, rc;
 
+    if (l->n_ranks != 1)
+        return err_set(err, ERR_UNSUPPORTED, "a layer alone runs on one rank, not on %d; leave --ranks out",
+                       (int)l->n_ranks);
     if ((rc = mdl_config_load(l->model, &cfg, err)))
         return rc;
     if (l->layer >= cfg.num_hidden_layers)
@@ -141,7 +144,7 @@ out:
 
 int wrk_tool_layer(int argc, char **argv)
 {
-    struct layer l = {.backend = "ref"};
+    struct layer l = {.backend = "ref", .n_ranks = 1};
     struct err err = {0};
     const struct flag flag[] = {
         {"model", FLAG_STR, &l.model, "DIR", .help = "checkpoint directory", .required = true},
@@ -151,6 +154,7 @@ int wrk_tool_layer(int argc, char **argv)
          .required = true},
         {"out", FLAG_STR, &l.out, "F.safetensors", .help = "where the results go", .required = true},
         {"backend", FLAG_STR, &l.backend, "B", .help = "ref, cpu or cuda (default ref)"},
+        {"ranks", FLAG_I64, &l.n_ranks, "N", .help = "a layer runs on 1 rank", .min = 1, .max = ENG_RANKS_MAX},
         {"threads", FLAG_I64, &l.n_threads, "N", .help = "threads of back end cpu (default: all cores)", .min = 1,
          .max = 256},
     };

@@ -76,7 +76,7 @@ static int score(const struct score *s, struct err *err)
         .n_seq_max = 1,
         .step_tok_max = (int)step_max,
         .context_max = n_tok,
-        .kv_tokens = n_tok,
+        .kv_tokens = n_tok * s->n_ranks, /* the sequence lives on one of them */
     };
     struct st_spec spec = {.name = "logits", .dtype = MDL_F32, .n_dim = 2, .dim = {n_tok, cfg.vocab_size}};
     if ((rc = eng_open(&opts, &eng, err)) || (rc = st_writer_open(s->out, &spec, 1, &w, err)) ||
@@ -100,7 +100,8 @@ int wrk_tool_score(int argc, char **argv)
         {"tokens", FLAG_STR, &s.tokens, "F.json", .help = "{\"tokens\": [...]}", .required = true},
         {"out", FLAG_STR, &s.out, "F.safetensors", .help = "where the logits go", .required = true},
         {"backend", FLAG_STR, &s.backend, "B", .help = "ref, cpu or cuda (default ref)"},
-        {"ranks", FLAG_I64, &s.n_ranks, "N", .help = "ranks (default 1)", .min = 1, .max = 64},
+        {"ranks", FLAG_I64, &s.n_ranks, "N", .help = "ranks that share the experts (default 1)", .min = 1,
+         .max = ENG_RANKS_MAX},
         {"threads", FLAG_I64, &s.n_threads, "N", .help = "threads of back end cpu (default: all cores)", .min = 1,
          .max = 256},
         {"chunk", FLAG_I64, &s.chunk, "N", .help = "tokens of a prefill step (0, the default: all)",

@@ -34,8 +34,12 @@ static void test_options(void **state)
     (void)state;
     o = good, o.backend = "tpu";
     refused(o, ERR_UNSUPPORTED, "tpu");
-    o = good, o.n_ranks = 2;
-    refused(o, ERR_UNSUPPORTED, "2 ranks");
+    o = good, o.n_ranks = 0;
+    refused(o, ERR_RANGE, "0 ranks");
+    o = good, o.n_ranks = ENG_RANKS_MAX + 1;
+    refused(o, ERR_RANGE, "65 ranks");
+    o = good, o.n_ranks = 9;
+    refused(o, ERR_RANGE, "8 experts");
     o = good, o.n_seq_max = 0;
     refused(o, ERR_RANGE, "0 sequences");
     o = good, o.n_seq_max = ENG_SEQ_MAX + 1;

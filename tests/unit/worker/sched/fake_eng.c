@@ -35,6 +35,8 @@ int eng_open(const struct eng_opts *opts, struct eng **eng, struct err *err)
                                 .step_tok_max = opts->step_tok_max,
                                 .context_max = opts->context_max,
                                 .kv_blocks = (opts->kv_tokens + BLOCK - 1) / BLOCK,
+                                .rank_kv_blocks = (opts->kv_tokens + BLOCK - 1) / BLOCK,
+                                .rank_seq_max = opts->n_seq_max,
                                 .fingerprint = 0xfa4e};
     snprintf(e->caps.numerics, sizeof e->caps.numerics, "fake/hash/1");
     e->cfg.vocab_size = FAKE_VOCAB;
@@ -70,8 +72,21 @@ int64_t eng_kv_blocks_free(const struct eng *eng)
     return eng->n_block_free;
 }
 
-int eng_seq_open(struct eng *eng, struct eng_seq **seq, struct err *err)
+int64_t eng_rank_blocks_free(const struct eng *eng, int rank)
 {
+    ASSERT(rank == 0);
+    return eng->n_block_free;
+}
+
+int eng_seq_rank(const struct eng_seq *seq)
+{
+    (void)seq;
+    return 0;
+}
+
+int eng_seq_open_on(struct eng *eng, int rank, struct eng_seq **seq, struct err *err)
+{
+    ASSERT(rank == 0);
     if (eng->n_slot_free == 0)
         return err_set(err, ERR_LIMIT, "no slot");
     eng->n_slot_free--;
@@ -117,9 +132,9 @@ struct eng_blocks eng_seq_blocks(const struct eng *eng, const struct eng_seq *se
     return (struct eng_blocks){seq->n_block, seq->n_block};
 }
 
-struct eng_hit eng_prefix_find(const struct eng *eng, const int32_t *tok, int64_t n_tok)
+struct eng_hit eng_prefix_find(const struct eng *eng, int rank, const int32_t *tok, int64_t n_tok)
 {
-    (void)eng, (void)tok, (void)n_tok;
+    (void)eng, (void)rank, (void)tok, (void)n_tok;
     return (struct eng_hit){0};
 }
 

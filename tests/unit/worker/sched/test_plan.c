@@ -23,6 +23,12 @@ static struct wrk_plan_seq waiting(uint64_t arrival, int32_t priority, int64_t n
     return (struct wrk_plan_seq){.priority = priority, .arrival = arrival, .n_tok = n_tok};
 }
 
+static struct wrk_plan_room room_of(int n_row, int n_slot_free, int64_t n_block_free)
+{
+    return (struct wrk_plan_room){
+        .n_row = n_row, .n_seq_free = n_slot_free, .n_rank = 1, .rank[0] = {n_slot_free, n_block_free}};
+}
+
 static void test_blocks(void **state)
 {
     (void)state;
@@ -37,7 +43,7 @@ static void test_decode_before_prefill(void **state)
 {
     struct wrk_plan_seq s[] = {running(0, 5, 500, 0), running(1, 0, 11, 10), running(2, 0, 300, 100),
                                running(3, 0, 21, 20)};
-    struct wrk_plan_room room = {.n_row = 600, .n_slot_free = 0, .n_block_free = 0};
+    struct wrk_plan_room room = room_of(600, 0, 0);
     (void)state;
     assert_int_equal(wrk_plan_make(&room, s, 4, order), 600);
     assert_int_equal(s[1].n_row, 1);
@@ -53,7 +59,7 @@ static void test_decode_before_prefill(void **state)
 static void test_admission(void **state)
 {
     struct wrk_plan_seq s[] = {waiting(0, 0, 100), waiting(1, 7, 300), waiting(2, 0, 10)};
-    struct wrk_plan_room room = {.n_row = 350, .n_slot_free = 2, .n_block_free = 6};
+    struct wrk_plan_room room = room_of(350, 2, 6);
     (void)state;
     /* Priority first: 300 tokens take 3 blocks; then 100 tokens take 1 and need 2 to grow: 6 are just enough. */
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 350);
@@ -64,17 +70,17 @@ static void test_admission(void **state)
     assert_int_equal(s[0].n_row, 50); /* the rest of its prompt in the next step */
     assert_int_equal(s[0].n_block_new, 1);
     assert_int_equal(s[2].act, WRK_PLAN_KEEP);
-    room.n_block_free = 5; /* no room to grow */
+    room.rank[0].n_block_free = 5; /* no room to grow */
     wrk_plan_make(&room, s, 3, order);
     assert_int_equal(s[0].act, WRK_PLAN_KEEP);
     assert_int_equal(s[2].act, WRK_PLAN_KEEP); /* it would not fit either, and may not overtake */
-    room = (struct wrk_plan_room){.n_row = 350, .n_slot_free = 2, .n_block_free = 4};
+    room = room_of(350, 2, 4);
     s[1].n_tok = 128 * 4; /* alone it may have the whole pool */
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 350);
     assert_int_equal(s[1].n_block_new, 4);
-    room.n_block_free = 3; /* and who cannot be let in blocks those behind */
+    room.rank[0].n_block_free = 3; /* and who cannot be let in blocks those behind */
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 0);
-    room = (struct wrk_plan_room){.n_row = 350, .n_slot_free = 0, .n_block_free = 40};
+    room = room_of(350, 0, 40);
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 0);
 }
 
@@ -83,7 +89,7 @@ static void test_preempt_for_block(void **state)
 {
     struct wrk_plan_seq s[] = {running(0, 0, 129, 128), running(1, 1, 11, 10), running(2, 0, 11, 10),
                                waiting(3, 9, 900)};
-    struct wrk_plan_room room = {.n_row = 100, .n_slot_free = 1, .n_block_free = 0};
+    struct wrk_plan_room room = room_of(100, 1, 0);
     (void)state;
     s[0].n_block = s[0].n_block_own = 1;
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
@@ -107,7 +113,7 @@ static void test_preempt_for_block(void **state)
 static void test_preempt_for_priority(void **state)
 {
     struct wrk_plan_seq s[] = {running(0, 0, 11, 10), running(1, 2, 11, 10), waiting(2, 1, 20)};
-    struct wrk_plan_room room = {.n_row = 100, .n_slot_free = 0, .n_block_free = 50};
+    struct wrk_plan_room room = room_of(100, 0, 50);
     (void)state;
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 21);
     assert_int_equal(s[0].act, WRK_PLAN_PREEMPT);
@@ -132,8 +138,8 @@ static int rnd(int n)
 
 static void check_random(struct wrk_plan_room room, const struct wrk_plan_seq *s, int n, int total)
 {
-    int rows = 0, slots = room.n_slot_free, n_running = 0, n_active = 0;
-    int64_t blocks = room.n_block_free;
+    int rows = 0, slots = room.rank[0].n_slot_free, n_running = 0, n_active = 0;
+    int64_t blocks = room.rank[0].n_block_free;
     for (int i = 0; i < n; i++) {
         rows += s[i].n_row;
         n_active += s[i].n_row > 0;
@@ -184,7 +190,7 @@ static void test_random(void **state)
         int64_t pool = 6 + rnd(20), free_blocks = pool > held ? pool - held : 0;
         if (pool < held && n_running == 1)
             continue;
-        struct wrk_plan_room room = {.n_row = 1 + rnd(600), .n_slot_free = rnd(4), .n_block_free = free_blocks};
+        struct wrk_plan_room room = room_of(1 + rnd(600), rnd(4), free_blocks);
         int total = wrk_plan_make(&room, s, n, order);
         if (n_running > 1 || held + free_blocks >= 6)
             check_random(room, s, n, total);

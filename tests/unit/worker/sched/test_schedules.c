@@ -1,7 +1,8 @@
 /* Proves that a token's logits depend on the sequence's tokens alone, to the bit, whatever the scheduler, the cache and
  * the plan do around it. Random schedules on a small model that has every kind of layer: arrivals, cancels, priorities,
  * tenants, budgets of 1 to 96 rows, pools that hold hardly more than one sequence, preemptions, prefix hits of every
- * length, saved states that give way, epochs that end and come again with committed tokens, 1 and 2 threads.
+ * length, saved states that give way, epochs that end and come again with committed tokens, 1 and 2 threads, 1 to 4
+ * ranks.
  *
  * How: every request of a fixed set is first run alone on a fresh engine without a cache, its prompt in one step; the
  * logits of each of its positions are remembered under a hash of the tokens before. eng_step is wrapped (linker):
@@ -199,11 +200,11 @@ static void send(struct wrk_sched *s, struct under_way *u)
 
 /* ---- engines ---- */
 
-static struct eng *engine(int n_seq, int step_tok, int64_t kv_tok, int n_saved, int n_threads)
+static struct eng *engine(int n_seq, int step_tok, int64_t kv_tok, int n_saved, int n_threads, int n_ranks)
 {
     struct eng *eng = NULL;
     struct err err = {0};
-    struct eng_opts o = {.model_dir = BATON_BINARY_DIR "/small_model", .backend = backend, .n_ranks = 1,
+    struct eng_opts o = {.model_dir = BATON_BINARY_DIR "/small_model", .backend = backend, .n_ranks = n_ranks,
                          .n_threads = n_threads, .n_seq_max = n_seq, .step_tok_max = step_tok, .context_max = CONTEXT,
                          .kv_tokens = kv_tok, .n_saved = n_saved};
     if (eng_open(&o, &eng, &err))
@@ -246,7 +247,7 @@ static int record(void *arg, const struct msg *m, struct err *err)
 
 static void run_alone(struct tcase *c)
 {
-    struct eng *eng = engine(1, TOK_MAX, CONTEXT, 0, 1);
+    struct eng *eng = engine(1, TOK_MAX, CONTEXT, 0, 1, 1);
     struct wrk_sched *s = NULL;
     struct err err = {0};
     struct msg_generate g = {.epoch = 1, .attempt = 1, .request = "alone", .tok = c->tok, .n_tok = c->n_prompt,
@@ -363,8 +364,9 @@ static void run_life(uint64_t seed)
     static const int steps[] = {1, 2, 5, 16, 33, 64, 96};
     life_seed = rng = seed;
     int64_t biggest = (TOK_MAX + OUT_MAX + 127) / 128;
-    struct eng *eng = engine(1 + rnd(4), steps[rnd(7)], 128 * (biggest + rnd(rnd(2) ? 3 : 12)), rnd(4) ? rnd(8) : 0,
-                             rnd(8) ? 1 : 2);
+    int n_ranks = rnd(6) ? 1 : 1 << (1 + rnd(2)), n_seq = n_ranks > 1 ? 2 + rnd(5) : 1 + rnd(4);
+    struct eng *eng = engine(n_seq, steps[rnd(7)], n_ranks * 128 * (biggest + rnd(rnd(2) ? 3 : 12)),
+                             rnd(4) ? rnd(8) : 0, rnd(8) ? 1 : 2, n_ranks);
     int64_t n_block = eng_kv_blocks_free(eng);
     for (int i = 0; i < SCHEDULES_A_LIFE; i++) {
         run_schedule(eng);

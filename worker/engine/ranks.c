@@ -1,0 +1,217 @@
+#include "worker/engine/impl.h"
+
+#include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/mem/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    LOOK_MS = 20,   /* how often the caller of a step looks at the ranks' beats */
+    GRACE_MS = 500, /* for the ranks to come back once the group has ended */
+};
+
+/* The caller hands a step to the ranks' threads and waits; all under one lock, twice a step. */
+struct eng__group {
+    struct eng *eng;
+    pthread_mutex_t lock;
+    pthread_cond_t begin, done;
+    uint64_t n_begun;            /* steps handed out */
+    uint64_t ended[ENG_RANKS_MAX]; /* steps that the rank has come back from */
+    bool is_ending;
+    struct err err[ENG_RANKS_MAX]; /* of the last step; code 0: good */
+};
+
+/* ---- a rank's thread ---- */
+
+/* The next step, or false: the end. */
+static bool await_step(struct eng__group *g, uint64_t n)
+{
+    pthread_mutex_lock(&g->lock);
+    while (g->n_begun < n && !g->is_ending)
+        pthread_cond_wait(&g->begin, &g->lock);
+    bool is_there = g->n_begun >= n;
+    pthread_mutex_unlock(&g->lock);
+    return is_there;
+}
+
+static void put_result(struct eng__group *g, int rank, uint64_t n, const struct err *err)
+{
+    pthread_mutex_lock(&g->lock);
+    g->ended[rank] = n;
+    g->err[rank] = *err;
+    pthread_cond_signal(&g->done);
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* Step 0 is the meeting at the start. Who fails tells the others, so that they do not wait for it. */
+static void *rank_main(void *arg)
+{
+    struct eng__rank *r = arg;
+    struct eng__group *g = r->eng->group;
+
+    for (uint64_t n = 1; await_step(g, n); n++) {
+        struct err err = {0}, known;
+        int rc = n == 1 ? r->ep->ops->barrier(r->ep, &err) : eng__rank_step(r, &err);
+        if (rc && r->ep->ops->state(r->ep, &known) == 0) {
+            err_wrap(&err, "rank %d", r->number);
+            r->ep->ops->abort(r->ep, &err);
+        }
+        put_result(g, r->number, n, &err);
+    }
+    return NULL;
+}
+
+/* ---- the caller ---- */
+
+static struct timespec in_ms(int ms)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_nsec += ms * 1000000L;
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return t;
+}
+
+static bool are_back(const struct eng__group *g, uint64_t n)
+{
+    for (int i = 0; i < g->eng->caps.n_ranks; i++)
+        if (g->ended[i] < n)
+            return false;
+    return true;
+}
+
+static uint64_t beats(const struct eng *e)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        n += atomic_load(&e->end[i]->beat);
+    return n;
+}
+
+/* Wait for the ranks of step n, lock held. Ranks that wait for each other end the group by themselves after the
+ * deadline; this one sees to it that all of them standing still has an end, too, and that a rank that does not come
+ * back from a group that has ended is not waited for. */
+static void await_ranks(struct eng__group *g, uint64_t n)
+{
+    struct eng *e = g->eng;
+    struct eng_ep *ep = e->end[0];
+    int64_t since = clock_mono_ns(), ended_at = 0;
+    uint64_t beat = beats(e);
+
+    while (!are_back(g, n)) {
+        struct timespec until = in_ms(LOOK_MS);
+        struct err why = {0};
+        pthread_cond_timedwait(&g->done, &g->lock, &until);
+        int64_t now = clock_mono_ns();
+        if (ep->ops->state(ep, &why)) {
+            ended_at = ended_at ? ended_at : now;
+            if (now - ended_at > (int64_t)GRACE_MS * 1000000)
+                return;
+        } else if (beats(e) != beat) {
+            beat = beats(e);
+            since = now;
+        } else if (now - since > ((int64_t)e->rank_deadline_ms + GRACE_MS) * 1000000) {
+            err_set(&why, ERR_TIMEOUT, "no rank has got on within %d ms", e->rank_deadline_ms);
+            ep->ops->abort(ep, &why);
+        }
+    }
+}
+
+int eng__group_step(struct eng *e, struct err *err)
+{
+    struct eng__group *g = e->group;
+    struct err why = {0};
+    int rc = 0;
+
+    pthread_mutex_lock(&g->lock);
+    uint64_t n = ++g->n_begun;
+    pthread_cond_broadcast(&g->begin);
+    await_ranks(g, n);
+    for (int i = 0; i < e->caps.n_ranks && rc == 0; i++)
+        rc = g->ended[i] < n ? ERR_TIMEOUT : g->err[i].code;
+    pthread_mutex_unlock(&g->lock);
+    if (rc == 0)
+        return 0;
+    rc = e->end[0]->ops->state(e->end[0], &why);
+    ASSERT(rc != 0); /* who fails says so to the group */
+    e->is_rank_lost = rc == ERR_TIMEOUT;
+    return err_set(err, rc == ERR_GPU ? rc : ERR_STATE, "%s", why.text);
+}
+
+/* ---- life ---- */
+
+int eng__group_start(struct eng *e, struct err *err)
+{
+    struct eng__group *g = mem_zalloc(sizeof *g);
+    pthread_condattr_t attr;
+    char name[16];
+
+    e->group = g;
+    g->eng = e;
+    pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->begin, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&g->done, &attr);
+    pthread_condattr_destroy(&attr);
+    for (int i = 0; i < e->caps.n_ranks; i++) {
+        struct eng__rank *r = &e->rank[i];
+        r->ep = e->end[i];
+        int rc = pthread_create(&r->thread, NULL, rank_main, r);
+        if (rc)
+            return err_set(err, ERR_MEM, "no thread for rank %d: %s", i, strerror(rc));
+        r->has_thread = true;
+        snprintf(name, sizeof name, "rank%d", i);
+        pthread_setname_np(r->thread, name);
+    }
+    return eng__group_step(e, err);
+}
+
+/* Whether all threads that there are have come back from the last step; a late one gets GRACE_MS, lock held. */
+static bool have_come_back(struct eng__group *g)
+{
+    int64_t until_ns = clock_mono_ns() + (int64_t)GRACE_MS * 1000000;
+    bool is_good;
+
+    do {
+        is_good = true;
+        for (int i = 0; i < g->eng->caps.n_ranks; i++)
+            is_good &= !g->eng->rank[i].has_thread || g->ended[i] == g->n_begun;
+        if (!is_good) {
+            struct timespec until = in_ms(LOOK_MS);
+            pthread_cond_timedwait(&g->done, &g->lock, &until);
+        }
+    } while (!is_good && clock_mono_ns() < until_ns);
+    return is_good;
+}
+
+bool eng__group_stop(struct eng *e)
+{
+    struct eng__group *g = e->group;
+
+    if (!g)
+        return true;
+    pthread_mutex_lock(&g->lock);
+    bool is_good = have_come_back(g);
+    g->is_ending = true;
+    pthread_cond_broadcast(&g->begin);
+    pthread_mutex_unlock(&g->lock);
+    if (!is_good)
+        return false;
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        if (e->rank[i].has_thread)
+            pthread_join(e->rank[i].thread, NULL);
+    pthread_cond_destroy(&g->begin);
+    pthread_cond_destroy(&g->done);
+    pthread_mutex_destroy(&g->lock);
+    mem_free(g);
+    e->group = NULL;
+    return true;
+}
