@@ -67,7 +67,7 @@ static struct eng_seq *restored(struct run *r, const int32_t *tok, int n, int64_
 {
     struct eng_seq *seq = NULL;
     struct err err = {0};
-    assert_int_equal(eng_prefix_find(r->eng, 0, tok, n).n_tok, want_len);
+    assert_int_equal(eng_prefix_find(r->eng, tok, n).n_tok, want_len);
     assert_int_equal(eng_seq_open(r->eng, &seq, &err), 0);
     assert_int_equal(eng_seq_restore(r->eng, seq, tok, n, &err), 0);
     assert_int_equal(eng_seq_len(seq), want_len);
@@ -96,8 +96,8 @@ static void one_cut(struct run *r, int cut)
 
     b = restored(r, r->g.prompt, cut, again);
     save(r, b); /* its state is that of `cut` tokens: not kept as one of `again` */
-    assert_int_equal(eng_prefix_find(r->eng, 0, r->g.prompt, N).n_tok, cut);
-    assert_int_equal(eng_prefix_find(r->eng, 0, r->g.prompt, cut - 1).n_tok, 0);
+    assert_int_equal(eng_prefix_find(r->eng, r->g.prompt, N).n_tok, cut);
+    assert_int_equal(eng_prefix_find(r->eng, r->g.prompt, cut - 1).n_tok, 0);
     golden_step(r->eng, b, r->g.prompt + again, cut - again, r->got, 1);
     check(r, "the same prompt again", cut, cut - 1, 1);
     for (int p = cut; p < cut + 9 && p < N; p++) {

@@ -75,7 +75,7 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
                        c->hc_mult, c->num_experts_per_tok, KN_HC_MAX, KN_TOPK_EXPERT_MAX);
     e->caps = (struct eng_caps){
         .n_ranks = o->n_ranks,
-        .n_seq_max = o->n_seq_max,
+        .n_seq_max = (o->n_seq_max + o->n_ranks - 1) / o->n_ranks * o->n_ranks,
         .step_tok_max = o->step_tok_max,
         .context_max = context,
         .kv_blocks = n_block * o->n_ranks,
@@ -89,7 +89,7 @@ static int set_caps(struct eng *e, const struct eng_opts *o, struct err *err)
 }
 
 /* Block tables, caches, buffers: all the memory that a rank's steps work in. */
-static int take_memory(struct eng__rank *r, const struct eng_opts *o, struct err *err)
+static int take_memory(struct eng__rank *r, int n_saved, struct err *err)
 {
     struct eng_caps *caps = &r->eng->caps;
     int64_t stride = wrk_kv_blocks_of(caps->context_max);
@@ -99,14 +99,13 @@ static int take_memory(struct eng__rank *r, const struct eng_opts *o, struct err
     if (stride > n_block)
         stride = n_block;
     if ((rc = wrk_kv_init(&r->kv, r->backend, &r->ctx, r->cfg, n_slot, n_block, (int32_t)stride, err)) ||
-        (rc = wrk_prefix_init(&r->kv, (o->n_saved + caps->n_ranks - 1) / caps->n_ranks, err)) ||
-        (rc = eng__buffers_init(r, err)))
+        (rc = wrk_prefix_init(&r->kv, n_saved, err)) || (rc = eng__buffers_init(r, err)))
         return rc;
-    caps->kv_bytes += r->kv.pool_bytes + r->kv.table_bytes;
-    caps->state_bytes += r->kv.state_bytes;
     caps->saved_bytes += wrk_prefix_stats(&r->kv)->saved_bytes;
     caps->block_bytes = r->kv.block_bytes;
     caps->slot_bytes = r->kv.slot_bytes;
+    caps->kv_bytes += r->kv.pool_bytes + r->kv.table_bytes;
+    caps->state_bytes += r->kv.state_bytes;
     caps->workspace_bytes += r->workspace_bytes;
     r->input = mem_array(4 * (size_t)caps->step_tok_max + 4 * (size_t)n_slot, sizeof *r->input);
     r->item = mem_array((size_t)n_slot, sizeof *r->item);
@@ -130,7 +129,7 @@ static int open_rank(struct eng *e, int number, const struct eng_opts *o, struct
     r->is_device_open = true;
     if ((rc = eng__weights_bind(r, &e->host, err)))
         return rc;
-    return take_memory(r, o, err);
+    return take_memory(r, (o->n_saved + n - 1) / n, err);
 }
 
 static int open_ranks(struct eng *e, const struct eng_opts *o, struct err *err)
@@ -151,12 +150,12 @@ static int open_ranks(struct eng *e, const struct eng_opts *o, struct err *err)
         return rc;
     log_info(engine,
              "opened: backend=%s numerics=%s ranks=%d weight_mib=%" PRIu64 " kv_mib=%" PRIu64 " kv_blocks=%" PRId64
-             " state_mib=%" PRIu64 " sequences=%d saved_mib=%" PRIu64 " saved=%d workspace_mib=%" PRIu64
-             " step_tokens=%d context=%" PRId64 " block_bytes=%" PRIu64 " slot_bytes=%" PRIu64,
+             " state_mib=%" PRIu64 " sequences=%d workspace_mib=%" PRIu64 " step_tokens=%d context=%" PRId64
+             " saved_mib=%" PRIu64 " saved=%d block_bytes=%" PRIu64 " slot_bytes=%" PRIu64,
              e->backend->name, e->caps.numerics, e->caps.n_ranks, e->caps.weight_bytes >> 20, e->caps.kv_bytes >> 20,
-             e->caps.kv_blocks, e->caps.state_bytes >> 20, e->caps.n_seq_max, e->caps.saved_bytes >> 20,
-             o->n_saved, e->caps.workspace_bytes >> 20, e->caps.step_tok_max, e->caps.context_max,
-             e->caps.block_bytes, e->caps.slot_bytes);
+             e->caps.kv_blocks, e->caps.state_bytes >> 20, e->caps.n_seq_max, e->caps.workspace_bytes >> 20,
+             e->caps.step_tok_max, e->caps.context_max, e->caps.saved_bytes >> 20, o->n_saved, e->caps.block_bytes,
+             e->caps.slot_bytes);
     return 0;
 }
 
@@ -249,15 +248,6 @@ int64_t eng_rank_blocks_free(const struct eng *e, int rank)
 
 /* ---- sequences ---- */
 
-static int n_open(const struct eng *e)
-{
-    int n = 0;
-
-    for (int i = 0; i < e->caps.n_ranks; i++)
-        n += e->rank[i].n_seq_open;
-    return n;
-}
-
 /* The rank with the most free blocks among those with a slot; equal ones by fewer sequences, then by number. */
 static int choose_rank(const struct eng *e)
 {
@@ -267,8 +257,8 @@ static int choose_rank(const struct eng *e)
         const struct eng__rank *r = &e->rank[i], *b = best < 0 ? NULL : &e->rank[best];
         if (r->n_seq_open == e->caps.rank_seq_max)
             continue;
-        int32_t n = wrk_kv_blocks_left(&r->kv), n_best = b ? wrk_kv_blocks_left(&b->kv) : -1;
-        if (n > n_best || (n == n_best && r->n_seq_open < b->n_seq_open))
+        if (!b || r->kv.n_free_block > b->kv.n_free_block ||
+            (r->kv.n_free_block == b->kv.n_free_block && r->n_seq_open < b->n_seq_open))
             best = i;
     }
     return best;
@@ -283,9 +273,10 @@ int eng_seq_open(struct eng *e, struct eng_seq **seq, struct err *err)
 int eng_seq_open_on(struct eng *e, int rank, struct eng_seq **seq, struct err *err)
 {
     ASSERT(rank >= 0 && rank < e->caps.n_ranks);
-    int32_t slot = n_open(e) < e->caps.n_seq_max ? wrk_kv_slot_take(&e->rank[rank].kv) : -1;
+    int32_t slot = wrk_kv_slot_take(&e->rank[rank].kv);
     if (slot < 0)
-        return err_set(err, ERR_LIMIT, "all %d sequences of the engine are in use", e->caps.n_seq_max);
+        return err_set(err, ERR_LIMIT, "all %d sequences of %s are in use", e->caps.rank_seq_max,
+                       e->caps.n_ranks > 1 ? "the rank" : "the engine");
     struct eng__rank *r = &e->rank[rank];
     r->seq[slot] = (struct eng_seq){.slot = slot, .rank = rank};
     r->n_seq_open++;

@@ -23,8 +23,8 @@ enum {
     ENG_SEQ_MAX = 1024,
     ENG_STEP_TOK_MAX = 8192,
     ENG_NUMERICS_MAX = 64,
-    ENG_SAVED_MAX = 65536,
     ENG_RANKS_MAX = 64,
+    ENG_SAVED_MAX = 65536,
     ENG_RANK_DEADLINE_MS = 10000, /* without a sign of life of a rank that the others wait for */
 };
 
@@ -38,14 +38,14 @@ struct eng_opts {
     int n_ranks;         /* 1..ENG_RANKS_MAX, at most the model's experts, which the ranks share */
     int n_threads;       /* host threads of back end cpu, over all ranks, at least one each; 0: all that the process
                             may run on. Never changes a bit */
-    int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX */
+    int n_seq_max;       /* state slots: sequences open at once, 1..ENG_SEQ_MAX; rounded up to a multiple of n_ranks */
     int step_tok_max;    /* rows of one plan, 1..ENG_STEP_TOK_MAX */
     int64_t context_max; /* tokens of one sequence; 0: the model's max_position_embeddings */
     int64_t kv_tokens;   /* tokens of KV cache over all sequences and ranks, in equal shares of whole blocks;
                             0: n_seq_max (at least n_ranks) * min(context, 4096) */
-    int n_saved;         /* cut points of the prefix cache over all ranks, in equal shares, 0..ENG_SAVED_MAX; 0: none */
     int rank_deadline_ms; /* 0: ENG_RANK_DEADLINE_MS */
     const struct eng_ep_provider *ep; /* how ranks exchange rows; NULL: what the back end needs (ep/ep.h) */
+    int n_saved; /* cut points of the prefix cache over all ranks, in equal shares, 0..ENG_SAVED_MAX; 0: none */
 };
 
 struct eng_caps {
@@ -53,7 +53,7 @@ struct eng_caps {
     int64_t context_max;
     int64_t kv_blocks;      /* blocks of 128 tokens, of all ranks */
     int64_t rank_kv_blocks; /* of one rank: a sequence lives on one */
-    int rank_seq_max;       /* sequences of one rank, n_seq_max / n_ranks rounded up */
+    int rank_seq_max;       /* sequences of one rank, n_seq_max / n_ranks */
     uint64_t fingerprint;  /* mdl_ckpt_fingerprint */
     uint64_t weight_bytes, kv_bytes, state_bytes, workspace_bytes, saved_bytes; /* the named sums of the memory plan */
     uint64_t block_bytes, slot_bytes; /* of one KV block; of one sequence beside its blocks (spec section 10) */
@@ -92,11 +92,12 @@ struct eng_blocks eng_seq_blocks(const struct eng *eng, const struct eng_seq *se
 
 /* ---- the prefix cache (worker/kv/prefix.h): never changes a bit, only saves work ---- */
 
-/* What eng_seq_restore would find on this rank for tok[n_tok] now: tokens, and of their blocks those that open sequences hold. */
+/* What eng_seq_restore would find on a rank for tok[n_tok] now: tokens, and of their blocks those that open sequences hold. */
 struct eng_hit {
     int64_t n_tok, n_block_busy;
 };
-struct eng_hit eng_prefix_find(const struct eng *eng, int rank, const int32_t *tok, int64_t n_tok);
+struct eng_hit eng_rank_prefix_find(const struct eng *eng, int rank, const int32_t *tok, int64_t n_tok);
+struct eng_hit eng_prefix_find(const struct eng *eng, const int32_t *tok, int64_t n_tok); /* the best of all ranks */
 
 /* Changes whenever eng_prefix_find may answer differently. */
 uint64_t eng_prefix_version(const struct eng *eng);
@@ -111,9 +112,9 @@ int eng_seq_restore(struct eng *eng, struct eng_seq *seq, const int32_t *tok, in
  * is now. */
 int eng_seq_save(struct eng *eng, struct eng_seq *seq, const int32_t *tok, bool is_step, struct err *err);
 
-/* Full blocks of prefixes that came or went since the last call: low halves of their keys (common/ds/prefix_key.h); a
- * prefix that several ranks have comes and goes as often. Up to n are put into news; call again until less than n
- * come. *is_all: forget the earlier ones, all are told anew. */
+/* Full blocks of prefixes that came or went since the last call: low halves of their keys (common/ds/prefix_key.h); one
+ * that several ranks have comes and goes as often. Up to n are put into news; call again until less than n come.
+ * *is_all: forget the earlier ones, all are told anew. */
 int eng_prefix_news(struct eng *eng, struct prefix_news *news, int n, bool *is_all);
 void eng_prefix_tell_all(struct eng *eng); /* the next news begin with *is_all */
 

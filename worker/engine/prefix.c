@@ -8,10 +8,21 @@ struct eng_blocks eng_seq_blocks(const struct eng *e, const struct eng_seq *seq)
     return (struct eng_blocks){kv->slot_n_block[seq->slot], wrk_kv_blocks_own(kv, seq->slot)};
 }
 
-struct eng_hit eng_prefix_find(const struct eng *e, int rank, const int32_t *tok, int64_t n_tok)
+struct eng_hit eng_rank_prefix_find(const struct eng *e, int rank, const int32_t *tok, int64_t n_tok)
 {
     struct wrk_prefix_hit h = wrk_prefix_find(&e->rank[rank].kv, tok, n_tok);
     return (struct eng_hit){h.n_tok, h.n_busy};
+}
+
+struct eng_hit eng_prefix_find(const struct eng *e, const int32_t *tok, int64_t n_tok)
+{
+    struct eng_hit best = eng_rank_prefix_find(e, 0, tok, n_tok);
+    for (int i = 1; i < e->caps.n_ranks; i++) {
+        struct eng_hit h = eng_rank_prefix_find(e, i, tok, n_tok);
+        if (h.n_tok > best.n_tok)
+            best = h;
+    }
+    return best;
 }
 
 uint64_t eng_prefix_version(const struct eng *e)

@@ -38,7 +38,7 @@ struct seq {
     struct tenant *tenant;
     struct eng_seq *es;     /* NULL while waiting */
     int64_t n_done;         /* tokens in the engine */
-    struct wrk_plan_hit *hit; /* [n_rank] while waiting: what the prefix caches have of it, as of hit_version */
+    struct wrk_plan_hit *hit; /* [n_ranks] while waiting: what the prefix caches have of it, as of hit_version */
     uint64_t hit_version;
     bool has_hit, has_run;
     int64_t n_cached;       /* prompt tokens that need not be computed at its first admission */
@@ -52,7 +52,6 @@ struct wrk_sched {
     int n_seq;
     uint64_t n_arrived;
     struct tenant *tenant; /* [n_seq_max] */
-    int n_rank;
     /* scratch of a step */
     struct wrk_plan_seq *plan;
     int *order;
@@ -62,6 +61,8 @@ struct wrk_sched {
     void *sample_scratch;
     struct wrk_sched_stats stats;
 };
+
+_Static_assert((int)WRK_PLAN_RANKS_MAX >= (int)ENG_RANKS_MAX, "a plan has a place for every rank");
 
 int64_t wrk_sched_context_max(const struct eng *eng)
 {
@@ -86,7 +87,6 @@ int wrk_sched_new(const struct wrk_sched_opts *opts, struct wrk_sched **sched, s
     if (!s->opts.cut_tok)
         s->opts.cut_tok = WRK_SCHED_CUT_TOK;
     s->n_vocab = n_vocab;
-    s->n_rank = caps->n_ranks;
     s->context_max = wrk_sched_context_max(opts->eng);
     s->logits = logits;
     s->seq = mem_array(n, sizeof *s->seq);
@@ -295,7 +295,7 @@ static struct seq *seq_new(struct wrk_sched *s, const struct msg_generate *g, in
     q->arrival = s->n_arrived++;
     q->deadline_ns = g->deadline_ms > 0 ? now_ns + g->deadline_ms * 1000000 : INT64_MAX;
     q->tenant = tenant_join(s, g->tenant);
-    q->hit = mem_array((size_t)s->n_rank, sizeof *q->hit);
+    q->hit = mem_array((size_t)eng_caps(s->opts.eng)->n_ranks, sizeof *q->hit);
     q->n_tok = q->n_given = g->n_tok;
     q->cap = g->n_tok + 64;
     q->tok = mem_array((size_t)q->cap, sizeof *q->tok);
@@ -359,14 +359,14 @@ static int expire(struct wrk_sched *s, int64_t now_ns, struct err *err)
     return 0;
 }
 
-/* What the prefix caches have of a waiting sequence; looked up again only when one of them has changed. */
+/* What the prefix cache has of a waiting sequence; looked up again only when the cache has changed. */
 static void look_up(struct wrk_sched *s, struct seq *q)
 {
     uint64_t version = eng_prefix_version(s->opts.eng);
     if (q->has_hit && q->hit_version == version)
         return;
-    for (int i = 0; i < s->n_rank; i++) {
-        struct eng_hit h = eng_prefix_find(s->opts.eng, i, q->tok, q->n_tok);
+    for (int i = 0; i < eng_caps(s->opts.eng)->n_ranks; i++) {
+        struct eng_hit h = eng_rank_prefix_find(s->opts.eng, i, q->tok, q->n_tok);
         q->hit[i] = (struct wrk_plan_hit){h.n_tok, h.n_block_busy};
     }
     q->hit_version = version;
@@ -376,33 +376,35 @@ static void look_up(struct wrk_sched *s, struct seq *q)
 static void plan(struct wrk_sched *s)
 {
     struct eng *eng = s->opts.eng;
-    const struct eng_caps *caps = eng_caps(eng);
-    struct wrk_plan_room room = {.n_row = caps->step_tok_max, .n_seq_free = caps->n_seq_max, .n_rank = s->n_rank,
-                                 .cut_tok = s->opts.cut_tok};
-    for (int i = 0; i < s->n_rank; i++)
-        room.rank[i] = (struct wrk_plan_rank){caps->rank_seq_max, eng_rank_blocks_free(eng, i)};
+    struct wrk_plan_room room = {.n_row = eng_caps(eng)->step_tok_max, .cut_tok = s->opts.cut_tok,
+                                 .n_rank = eng_caps(eng)->n_ranks};
+    for (int i = 0; i < room.n_rank; i++) {
+        room.rank[i].n_slot_free = eng_caps(eng)->rank_seq_max;
+        room.rank[i].n_block_free = eng_rank_blocks_free(eng, i);
+    }
     for (int i = 0; i < s->n_seq; i++) {
         struct seq *q = s->seq[i];
-        struct wrk_plan_seq *p = &s->plan[i];
-        *p = (struct wrk_plan_seq){.is_running = q->es != NULL, .priority = q->priority, .share = q->tenant->n_row,
-                                   .arrival = q->arrival, .n_tok = q->n_tok};
+        s->plan[i] = (struct wrk_plan_seq){.is_running = q->es != NULL,
+                                           .priority = q->priority,
+                                           .share = q->tenant->n_row,
+                                           .arrival = q->arrival,
+                                           .n_tok = q->n_tok};
         if (q->es) {
             struct eng_blocks b = eng_seq_blocks(eng, q->es);
-            p->rank = eng_seq_rank(q->es);
-            p->n_done = q->n_done;
-            p->n_block = b.n;
-            p->n_block_own = b.n_own;
-            room.rank[p->rank].n_slot_free--;
-            room.n_seq_free--;
+            s->plan[i].n_done = q->n_done;
+            s->plan[i].n_block = b.n;
+            s->plan[i].n_block_own = b.n_own;
+            s->plan[i].rank = eng_seq_rank(q->es);
+            room.rank[s->plan[i].rank].n_slot_free--;
         } else {
             look_up(s, q);
-            p->hit = q->hit;
+            s->plan[i].hit = q->hit;
         }
     }
     wrk_plan_make(&room, s->plan, s->n_seq, s->order);
 }
 
-/* A slot for q on the rank, with all that its prefix cache has of it. */
+/* A slot for q on this rank, with all that its prefix cache has of it. */
 static int admit(struct wrk_sched *s, struct seq *q, int rank, struct err *err)
 {
     int rc = eng_seq_open_on(s->opts.eng, rank, &q->es, err);

@@ -98,6 +98,10 @@ static struct wrk_link *join(struct router *r)
     router_expect(r, MSG_hello);
     router_welcome(r, 5, 20);
     router_expect(r, MSG_heartbeat);
+    struct wrk_cmd *cmd = NULL; /* a new stay wakes the engine */
+    assert_int_equal(wrk_link_take(l, 1000, &cmd), 0);
+    assert_int_equal(cmd->m.kind, MSG_ping);
+    wrk_cmd_free(&cmd);
     return l;
 }
 

@@ -16,42 +16,47 @@ struct fake_knobs fake = {.fail_after = -1, .nan_after = -1};
 struct eng {
     struct eng_caps caps;
     struct mdl_config cfg;
-    int64_t n_block_free;
-    int n_slot_free;
+    int64_t n_block_free[ENG_RANKS_MAX]; /* of each rank */
+    int n_slot_free[ENG_RANKS_MAX];
     uint64_t step; /* stamps sequences: at most once a plan */
 };
 
 struct eng_seq {
     uint64_t hash, step;
     int64_t len, n_block;
+    int rank;
 };
 
 int eng_open(const struct eng_opts *opts, struct eng **eng, struct err *err)
 {
     (void)err;
     struct eng *e = mem_zalloc(sizeof *e);
-    e->caps = (struct eng_caps){.n_ranks = 1,
-                                .n_seq_max = opts->n_seq_max,
+    int n = opts->n_ranks ? opts->n_ranks : 1, n_seq = (opts->n_seq_max + n - 1) / n;
+    int64_t n_block = ((opts->kv_tokens + BLOCK - 1) / BLOCK + n - 1) / n;
+    e->caps = (struct eng_caps){.n_ranks = n,
+                                .n_seq_max = n_seq * n,
+                                .rank_seq_max = n_seq,
                                 .step_tok_max = opts->step_tok_max,
                                 .context_max = opts->context_max,
-                                .kv_blocks = (opts->kv_tokens + BLOCK - 1) / BLOCK,
-                                .rank_kv_blocks = (opts->kv_tokens + BLOCK - 1) / BLOCK,
-                                .rank_seq_max = opts->n_seq_max,
+                                .kv_blocks = n_block * n,
+                                .rank_kv_blocks = n_block,
                                 .fingerprint = 0xfa4e};
     snprintf(e->caps.numerics, sizeof e->caps.numerics, "fake/hash/1");
     e->cfg.vocab_size = FAKE_VOCAB;
     e->cfg.eos_token_id = FAKE_EOS;
-    e->n_block_free = e->caps.kv_blocks;
-    e->n_slot_free = opts->n_seq_max;
+    for (int i = 0; i < n; i++) {
+        e->n_block_free[i] = n_block;
+        e->n_slot_free[i] = n_seq;
+    }
     *eng = e;
     return 0;
 }
 
 void eng_close(struct eng **eng)
 {
-    if (*eng) {
-        ASSERT((*eng)->n_slot_free == (*eng)->caps.n_seq_max);
-        ASSERT((*eng)->n_block_free == (*eng)->caps.kv_blocks);
+    for (int i = 0; *eng && i < (*eng)->caps.n_ranks; i++) {
+        ASSERT((*eng)->n_slot_free[i] == (*eng)->caps.rank_seq_max);
+        ASSERT((*eng)->n_block_free[i] == (*eng)->caps.rank_kv_blocks);
     }
     mem_free(*eng);
     *eng = NULL;
@@ -69,37 +74,50 @@ const struct eng_caps *eng_caps(const struct eng *eng)
 
 int64_t eng_kv_blocks_free(const struct eng *eng)
 {
-    return eng->n_block_free;
+    int64_t n = 0;
+    for (int i = 0; i < eng->caps.n_ranks; i++)
+        n += eng->n_block_free[i];
+    return n;
 }
 
 int64_t eng_rank_blocks_free(const struct eng *eng, int rank)
 {
-    ASSERT(rank == 0);
-    return eng->n_block_free;
+    return eng->n_block_free[rank];
+}
+
+bool eng_is_rank_lost(const struct eng *eng)
+{
+    (void)eng;
+    return atomic_load(&fake.is_rank_lost);
 }
 
 int eng_seq_rank(const struct eng_seq *seq)
 {
-    (void)seq;
-    return 0;
+    return seq->rank;
+}
+
+int eng_seq_open(struct eng *eng, struct eng_seq **seq, struct err *err)
+{
+    return eng_seq_open_on(eng, 0, seq, err);
 }
 
 int eng_seq_open_on(struct eng *eng, int rank, struct eng_seq **seq, struct err *err)
 {
-    ASSERT(rank == 0);
-    if (eng->n_slot_free == 0)
+    ASSERT(rank >= 0 && rank < eng->caps.n_ranks);
+    if (eng->n_slot_free[rank] == 0)
         return err_set(err, ERR_LIMIT, "no slot");
-    eng->n_slot_free--;
+    eng->n_slot_free[rank]--;
     atomic_fetch_add(&fake.n_open, 1);
     *seq = mem_zalloc(sizeof **seq);
     (*seq)->hash = 0x9e3779b97f4a7c15u;
+    (*seq)->rank = rank;
     return 0;
 }
 
 void eng_seq_close(struct eng *eng, struct eng_seq **seq)
 {
-    eng->n_slot_free++;
-    eng->n_block_free += (*seq)->n_block;
+    eng->n_slot_free[(*seq)->rank]++;
+    eng->n_block_free[(*seq)->rank] += (*seq)->n_block;
     atomic_fetch_sub(&fake.n_open, 1);
     mem_free(*seq);
     *seq = NULL;
@@ -115,11 +133,11 @@ int eng_seq_reserve(struct eng *eng, struct eng_seq *seq, int64_t n_tok, struct 
     if (seq->len + n_tok > eng->caps.context_max)
         return err_set(err, ERR_LIMIT, "the context is too small");
     int64_t need = (seq->len + n_tok + BLOCK - 1) / BLOCK - seq->n_block;
-    if (need > eng->n_block_free)
+    if (need > eng->n_block_free[seq->rank])
         return err_set(err, ERR_LIMIT, "the pool is too small");
     if (need > 0) {
         seq->n_block += need;
-        eng->n_block_free -= need;
+        eng->n_block_free[seq->rank] -= need;
     }
     return 0;
 }
@@ -132,7 +150,7 @@ struct eng_blocks eng_seq_blocks(const struct eng *eng, const struct eng_seq *se
     return (struct eng_blocks){seq->n_block, seq->n_block};
 }
 
-struct eng_hit eng_prefix_find(const struct eng *eng, int rank, const int32_t *tok, int64_t n_tok)
+struct eng_hit eng_rank_prefix_find(const struct eng *eng, int rank, const int32_t *tok, int64_t n_tok)
 {
     (void)eng, (void)rank, (void)tok, (void)n_tok;
     return (struct eng_hit){0};

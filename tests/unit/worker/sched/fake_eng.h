@@ -17,6 +17,7 @@ struct fake_knobs {
     atomic_int step_ms;    /* a step lasts so long */
     atomic_int fail_after; /* eng_step fails once so many steps were done; -1: never */
     atomic_int nan_after;  /* the same, but the logits are NaN */
+    atomic_bool is_rank_lost; /* what eng_is_rank_lost says */
     atomic_int n_step;     /* out */
     atomic_int n_open;     /* out: sequences open now */
 };

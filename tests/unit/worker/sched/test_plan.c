@@ -23,12 +23,6 @@ static struct wrk_plan_seq waiting(uint64_t arrival, int32_t priority, int64_t n
     return (struct wrk_plan_seq){.priority = priority, .arrival = arrival, .n_tok = n_tok};
 }
 
-static struct wrk_plan_room room_of(int n_row, int n_slot_free, int64_t n_block_free)
-{
-    return (struct wrk_plan_room){
-        .n_row = n_row, .n_seq_free = n_slot_free, .n_rank = 1, .rank[0] = {n_slot_free, n_block_free}};
-}
-
 static void test_blocks(void **state)
 {
     (void)state;
@@ -43,7 +37,7 @@ static void test_decode_before_prefill(void **state)
 {
     struct wrk_plan_seq s[] = {running(0, 5, 500, 0), running(1, 0, 11, 10), running(2, 0, 300, 100),
                                running(3, 0, 21, 20)};
-    struct wrk_plan_room room = room_of(600, 0, 0);
+    struct wrk_plan_room room = {.n_row = 600, .n_rank = 1, .rank = {{0, 0}}};
     (void)state;
     assert_int_equal(wrk_plan_make(&room, s, 4, order), 600);
     assert_int_equal(s[1].n_row, 1);
@@ -59,7 +53,7 @@ static void test_decode_before_prefill(void **state)
 static void test_admission(void **state)
 {
     struct wrk_plan_seq s[] = {waiting(0, 0, 100), waiting(1, 7, 300), waiting(2, 0, 10)};
-    struct wrk_plan_room room = room_of(350, 2, 6);
+    struct wrk_plan_room room = {.n_row = 350, .n_rank = 1, .rank = {{2, 6}}};
     (void)state;
     /* Priority first: 300 tokens take 3 blocks; then 100 tokens take 1 and need 2 to grow: 6 are just enough. */
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 350);
@@ -74,13 +68,13 @@ static void test_admission(void **state)
     wrk_plan_make(&room, s, 3, order);
     assert_int_equal(s[0].act, WRK_PLAN_KEEP);
     assert_int_equal(s[2].act, WRK_PLAN_KEEP); /* it would not fit either, and may not overtake */
-    room = room_of(350, 2, 4);
+    room = (struct wrk_plan_room){.n_row = 350, .n_rank = 1, .rank = {{2, 4}}};
     s[1].n_tok = 128 * 4; /* alone it may have the whole pool */
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 350);
     assert_int_equal(s[1].n_block_new, 4);
     room.rank[0].n_block_free = 3; /* and who cannot be let in blocks those behind */
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 0);
-    room = room_of(350, 0, 40);
+    room = (struct wrk_plan_room){.n_row = 350, .n_rank = 1, .rank = {{0, 40}}};
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 0);
 }
 
@@ -89,7 +83,7 @@ static void test_preempt_for_block(void **state)
 {
     struct wrk_plan_seq s[] = {running(0, 0, 129, 128), running(1, 1, 11, 10), running(2, 0, 11, 10),
                                waiting(3, 9, 900)};
-    struct wrk_plan_room room = room_of(100, 1, 0);
+    struct wrk_plan_room room = {.n_row = 100, .n_rank = 1, .rank = {{1, 0}}};
     (void)state;
     s[0].n_block = s[0].n_block_own = 1;
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 2);
@@ -113,7 +107,7 @@ static void test_preempt_for_block(void **state)
 static void test_preempt_for_priority(void **state)
 {
     struct wrk_plan_seq s[] = {running(0, 0, 11, 10), running(1, 2, 11, 10), waiting(2, 1, 20)};
-    struct wrk_plan_room room = room_of(100, 0, 50);
+    struct wrk_plan_room room = {.n_row = 100, .n_rank = 1, .rank = {{0, 50}}};
     (void)state;
     assert_int_equal(wrk_plan_make(&room, s, 3, order), 21);
     assert_int_equal(s[0].act, WRK_PLAN_PREEMPT);
@@ -129,6 +123,68 @@ static void test_preempt_for_priority(void **state)
     assert_int_equal(s[0].act, WRK_PLAN_KEEP);
 }
 
+static struct wrk_plan_seq running_on(int rank, uint64_t arrival, int32_t priority, int64_t n_tok, int64_t n_done)
+{
+    struct wrk_plan_seq s = running(arrival, priority, n_tok, n_done);
+    s.rank = rank;
+    return s;
+}
+
+/* Where a waiting sequence goes: what the cache has, then blocks, then company; who fits nowhere is not overtaken. */
+static void test_home(void **state)
+{
+    static const struct wrk_plan_hit hit[3] = {{0, 0}, {130, 1}, {128, 1}};
+    struct wrk_plan_seq s[] = {waiting(0, 0, 300), waiting(1, 0, 100), running_on(2, 2, 0, 11, 10)};
+    struct wrk_plan_room room = {.n_row = 1000, .n_rank = 3, .rank = {{1, 9}, {1, 6}, {1, 9}}};
+    (void)state;
+    s[0].hit = hit;
+    wrk_plan_make(&room, s, 3, order);
+    assert_true(s[0].act == WRK_PLAN_ADMIT && s[0].rank == 1 && s[0].n_done == 130 && s[0].n_row == 170);
+    assert_int_equal(s[0].n_block_new, 2); /* the third is there and busy */
+    assert_true(s[1].act == WRK_PLAN_ADMIT && s[1].rank == 0 && s[1].n_row == 100); /* as 2 has company */
+    room.rank[1].n_slot_free = 0;
+    s[0].n_done = 0;
+    wrk_plan_make(&room, s, 3, order);
+    assert_true(s[0].act == WRK_PLAN_ADMIT && s[0].rank == 2 && s[0].n_done == 128);
+    room.rank[0] = room.rank[1] = room.rank[2];
+    for (int i = 0; i < 3; i++)
+        room.rank[i].n_block_free = 1; /* two for it together, but not on one */
+    s[0] = waiting(0, 0, 129);
+    wrk_plan_make(&room, s, 3, order);
+    assert_true(s[0].act == WRK_PLAN_KEEP && s[1].act == WRK_PLAN_KEEP);
+}
+
+/* Who lacks a block is helped by its own rank's last only; a higher priority takes a place where that is possible. */
+static void test_preempt_on_rank(void **state)
+{
+    struct wrk_plan_seq s[] = {running_on(0, 0, 0, 129, 128), running_on(0, 1, 0, 11, 10),
+                               running_on(1, 2, -1, 11, 10), running_on(1, 3, 0, 11, 10)};
+    struct wrk_plan_room room = {.n_row = 100, .n_rank = 2, .rank = {{0, 0}, {0, 5}}};
+    (void)state;
+    s[0].n_block = s[0].n_block_own = 1;
+    assert_int_equal(wrk_plan_make(&room, s, 4, order), 3);
+    assert_int_equal(s[1].act, WRK_PLAN_PREEMPT);
+    assert_true(s[0].n_row == 1 && s[0].n_block_new == 1 && s[2].n_row == 1 && s[3].n_row == 1);
+    s[0] = waiting(9, 2, 500); /* 4 blocks and 2 to grow: only rank 1 can give them, from -1 and then from 0 */
+    assert_int_equal(wrk_plan_make(&room, s, 4, order), 100);
+    assert_true(s[0].act == WRK_PLAN_ADMIT && s[0].rank == 1 && s[0].n_row == 98);
+    assert_true(s[1].act == WRK_PLAN_KEEP && s[2].act == WRK_PLAN_PREEMPT && s[3].act == WRK_PLAN_KEEP);
+}
+
+/* Prefill rows in equal shares to the ranks that have any to do. */
+static void test_prefill_shares(void **state)
+{
+    struct wrk_plan_seq s[] = {running_on(0, 0, 0, 900, 0), running_on(0, 1, 0, 900, 0), running_on(2, 2, 0, 900, 0),
+                               running_on(1, 3, 0, 11, 10)};
+    struct wrk_plan_room room = {.n_row = 101, .n_rank = 3, .rank = {{0, 0}}};
+    (void)state;
+    assert_int_equal(wrk_plan_make(&room, s, 4, order), 101);
+    assert_true(s[0].n_row == 50 && s[1].n_row == 0 && s[2].n_row == 50 && s[3].n_row == 1);
+    s[2].n_tok = s[0].n_tok = 20; /* what one rank does not need of its share is not given to the other's second */
+    assert_int_equal(wrk_plan_make(&room, s, 4, order), 71);
+    assert_true(s[0].n_row == 20 && s[1].n_row == 30 && s[2].n_row == 20);
+}
+
 static uint32_t lcg = 5;
 static int rnd(int n)
 {
@@ -138,24 +194,24 @@ static int rnd(int n)
 
 static void check_random(struct wrk_plan_room room, const struct wrk_plan_seq *s, int n, int total)
 {
-    int rows = 0, slots = room.rank[0].n_slot_free, n_running = 0, n_active = 0;
-    int64_t blocks = room.rank[0].n_block_free;
+    int rows = 0, n_running = 0, n_active = 0;
     for (int i = 0; i < n; i++) {
         rows += s[i].n_row;
         n_active += s[i].n_row > 0;
         n_running += s[i].is_running;
         assert_true(s[i].n_row >= 0 && s[i].n_row <= s[i].n_tok - s[i].n_done);
+        assert_true(s[i].rank >= 0 && s[i].rank < room.n_rank);
         if (s[i].act == WRK_PLAN_PREEMPT) {
             assert_true(s[i].is_running && s[i].n_row == 0 && s[i].n_block_new == 0);
-            blocks += s[i].n_block;
-            slots++;
+            room.rank[s[i].rank].n_block_free += s[i].n_block;
+            room.rank[s[i].rank].n_slot_free++;
         } else if (s[i].act == WRK_PLAN_ADMIT) {
             assert_true(!s[i].is_running && s[i].n_row > 0);
-            slots--;
+            room.rank[s[i].rank].n_slot_free--;
         } else if (!s[i].is_running) {
             assert_int_equal(s[i].n_row, 0);
         }
-        blocks -= s[i].n_block_new;
+        room.rank[s[i].rank].n_block_free -= s[i].n_block_new;
         assert_true((s[i].n_block + s[i].n_block_new) * WRK_BLOCK_TOK >= s[i].n_done + s[i].n_row || s[i].n_row == 0);
         for (int k = 0; k < n; k++) /* nobody overtakes */
             if (s[i].act == WRK_PLAN_ADMIT && !s[k].is_running && s[k].act != WRK_PLAN_ADMIT)
@@ -163,7 +219,9 @@ static void check_random(struct wrk_plan_room room, const struct wrk_plan_seq *s
                             (s[i].priority == s[k].priority && s[i].arrival < s[k].arrival));
     }
     assert_int_equal(rows, total);
-    assert_true(rows <= room.n_row && slots >= 0 && blocks >= 0);
+    assert_true(rows <= room.n_row);
+    for (int r = 0; r < room.n_rank; r++)
+        assert_true(room.rank[r].n_slot_free >= 0 && room.rank[r].n_block_free >= 0);
     assert_true(n_active > 0 || n_running == 0);
 }
 
@@ -172,28 +230,32 @@ static void test_random(void **state)
     (void)state;
     for (int round = 0; round < 20000; round++) {
         struct wrk_plan_seq s[12];
-        int n = 1 + rnd(12), n_running = 0;
-        int64_t held = 0;
+        struct wrk_plan_room room = {.n_row = 1 + rnd(600), .n_rank = 1 + rnd(3)};
+        int n = 1 + rnd(12), n_running[3] = {0};
+        int64_t held[3] = {0};
+        bool is_possible = true;
         for (int i = 0; i < n; i++) {
             int64_t n_tok = 1 + rnd(700);
+            int r = rnd(room.n_rank);
             if (rnd(2)) {
                 int64_t n_done = rnd(2) ? n_tok - 1 : rnd((int)n_tok);
-                s[i] = running((uint64_t)(i * 7 % 13), rnd(3), n_tok, n_done);
+                s[i] = running_on(r, (uint64_t)(i * 7 % 13), rnd(3), n_tok, n_done);
                 s[i].n_block = s[i].n_block_own = wrk_plan_blocks(n_done) + rnd(2);
-                held += s[i].n_block;
-                n_running++;
+                held[r] += s[i].n_block;
+                n_running[r]++;
             } else {
                 s[i] = waiting((uint64_t)(i * 7 % 13), rnd(3), n_tok);
             }
         }
-        /* A pool that holds at least the largest sequence, as the caller promises. */
-        int64_t pool = 6 + rnd(20), free_blocks = pool > held ? pool - held : 0;
-        if (pool < held && n_running == 1)
-            continue;
-        struct wrk_plan_room room = room_of(1 + rnd(600), rnd(4), free_blocks);
-        int total = wrk_plan_make(&room, s, n, order);
-        if (n_running > 1 || held + free_blocks >= 6)
-            check_random(room, s, n, total);
+        /* Pools that hold at least the largest sequence, as the caller promises. */
+        for (int r = 0; r < room.n_rank; r++) {
+            int64_t pool = 6 + rnd(20);
+            room.rank[r].n_slot_free = rnd(4);
+            room.rank[r].n_block_free = pool > held[r] ? pool - held[r] : 0;
+            is_possible &= n_running[r] != 1 || held[r] <= pool;
+        }
+        if (is_possible)
+            check_random(room, s, n, wrk_plan_make(&room, s, n, order));
     }
 }
 
@@ -205,6 +267,9 @@ int main(void)
         cmocka_unit_test(test_admission),
         cmocka_unit_test(test_preempt_for_block),
         cmocka_unit_test(test_preempt_for_priority),
+        cmocka_unit_test(test_home),
+        cmocka_unit_test(test_preempt_on_rank),
+        cmocka_unit_test(test_prefill_shares),
         cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
