@@ -199,7 +199,8 @@ static void drop_news(struct wrk_link *l, const struct msg_heartbeat *h, uint64_
     pthread_mutex_unlock(&l->mutex);
 }
 
-static void send_heartbeat(struct wrk_link *l)
+/* False: ZeroMQ took none; the next one comes in its time. */
+static bool send_heartbeat(struct wrk_link *l)
 {
     static _Thread_local struct prefix_news room[MSG_NEWS_MAX];
     struct msg m = {.kind = MSG_heartbeat};
@@ -213,10 +214,13 @@ static void send_heartbeat(struct wrk_link *l)
     m.heartbeat.draining = takes_no_work(l);
     l->said_drain = atomic_load(&l->own_drain);
     l->beat_at_ns = clock_mono_ns() + ms_to_ns(l->heartbeat_ms);
-    if (send_msg(l, &m))
+    if (send_msg(l, &m)) {
         log_debug(link, "a heartbeat found no room");
-    else if (m.heartbeat.n_news || m.heartbeat.news_all)
+        return false;
+    }
+    if (m.heartbeat.n_news || m.heartbeat.news_all)
         drop_news(l, &m.heartbeat, round);
+    return true;
 }
 
 /* Hand queued messages to ZeroMQ until it takes no more. */
@@ -434,7 +438,8 @@ static void *link_thread(void *arg)
             break;
         bool is_news = (atomic_load(&l->own_drain) && !l->said_drain) || has_news(l);
         if (l->is_joined && (is_news || clock_mono_ns() >= l->beat_at_ns))
-            send_heartbeat(l);
+            while (send_heartbeat(l) && has_news(l))
+                ;
         if (!l->is_joined && clock_mono_ns() >= l->hello_at_ns)
             say_hello(l);
     }

@@ -176,6 +176,8 @@ static int chunk(const struct plan *p, const struct wrk_plan_seq *s, int n_row)
         left = n_row;
     if (cut && s->n_done / cut != (s->n_done + left) / cut)
         left = (s->n_done + left) / cut * cut - s->n_done;
+    if (s->n_done < s->cut_at && s->cut_at < s->n_done + left)
+        left = s->cut_at - s->n_done;
     return (int)left;
 }
 
