@@ -13,7 +13,8 @@
     X(memory, 11, "not enough memory for these limits")                                            \
     X(device, 12, "the engine or its device cannot be trusted any more")                           \
     X(refused, 13, "the controller refused this worker")                                           \
-    X(unsupported, 14, "this build or machine lacks what was asked for")
+    X(unsupported, 14, "this build or machine lacks what was asked for")                           \
+    X(rank, 15, "a rank did not come to an exchange in time")
 
 enum wrk_exit {
 #define X(name, status, meaning) WRK_EXIT_##name = status,

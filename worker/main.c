@@ -43,7 +43,7 @@ static const struct {
 
 struct args {
     const char *model, *connect, *name, *backend, *domain, *log_level;
-    int64_t n_ranks, n_threads, n_seq, kv_tokens, context, step_tok, n_saved, drain_ms;
+    int64_t n_ranks, rank_deadline_ms, n_threads, n_seq, kv_tokens, context, step_tok, n_saved, drain_ms;
     bool die_with_parent;
     char name_default[64];
 };
@@ -69,6 +69,9 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
         {.name = "ranks", .kind = FLAG_I64, .to = &a->n_ranks, .value = "N",
          .help = "ranks that share the experts (default 1)", .min = 1,
          .max = ENG_RANKS_MAX},
+        {.name = "rank-deadline-ms", .kind = FLAG_I64, .to = &a->rank_deadline_ms, .value = "N",
+         .help = "a rank that shows no sign of life for so long ends this worker (default 10000)", .min = 1,
+         .max = 3600 * 1000},
         {.name = "threads", .kind = FLAG_I64, .to = &a->n_threads, .value = "N",
          .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
         {.name = "max-seqs", .kind = FLAG_I64, .to = &a->n_seq, .value = "N",
@@ -213,6 +216,7 @@ static int serve(const struct args *a, int signal_fd)
     struct load l = {.opts = {.model_dir = a->model,
                               .backend = a->backend,
                               .n_ranks = (int)a->n_ranks,
+                              .rank_deadline_ms = (int)a->rank_deadline_ms,
                               .n_threads = (int)a->n_threads,
                               .n_seq_max = (int)a->n_seq,
                               .step_tok_max = (int)a->step_tok,

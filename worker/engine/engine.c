@@ -189,7 +189,7 @@ out:
 static void close_rank(struct eng__rank *r)
 {
     for (int i = 0; r->seq && i < r->kv.n_slot; i++)
-        ASSERT(r->seq[i].slot < 0);
+        ASSERT(r->seq[i].slot < 0 || r->eng->is_stuck);
     wrk_kv_release(&r->kv);
     if (r->is_device_open) {
         r->backend->device->release(&r->ctx, r->buf.mem);
@@ -288,6 +288,10 @@ void eng_seq_close(struct eng *e, struct eng_seq **seq)
 {
     if (!*seq)
         return;
+    if (e->is_stuck) { /* a rank may still be at it */
+        *seq = NULL;
+        return;
+    }
     struct eng__rank *r = &e->rank[(*seq)->rank];
     wrk_kv_slot_give(&r->kv, (*seq)->slot);
     r->n_seq_open--;

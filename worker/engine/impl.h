@@ -186,6 +186,7 @@ struct eng {
     int rank_deadline_ms;
     bool is_poisoned, is_rank_lost;
     bool must_tell_all; /* the next news of the prefix cache begin anew */
+    bool is_stuck; /* a rank had not come back when the last step was given up: nothing that it uses may change */
 };
 
 /* ---- a rank's step (step.c) ---- */

@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/mem/mem.h"
 
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -14,55 +15,41 @@ enum {
     GRACE_MS = 500, /* for the ranks to come back once the group has ended */
 };
 
-/* The caller hands a step to the ranks' threads and waits; all under one lock, twice a step. */
+/* The caller hands a step to the ranks' threads and waits. Nothing is locked: a rank may stand still at any
+ * instruction, and the caller must get away from it. */
 struct eng__group {
     struct eng *eng;
-    pthread_mutex_t lock;
-    pthread_cond_t begin, done;
-    uint64_t n_begun;            /* steps handed out */
-    uint64_t ended[ENG_RANKS_MAX]; /* steps that the rank has come back from */
-    bool is_ending;
-    struct err err[ENG_RANKS_MAX]; /* of the last step; code 0: good */
+    sem_t begin[ENG_RANKS_MAX];            /* posted once a step, and once at the end */
+    sem_t done;                            /* posted by each rank that has come back */
+    uint64_t n_begun;                      /* the caller's: steps handed out */
+    _Atomic uint64_t ended[ENG_RANKS_MAX]; /* steps that the rank has come back from */
+    atomic_bool is_ending;
+    struct err err[ENG_RANKS_MAX]; /* of the rank's last step, written before `ended`; code 0: good */
 };
 
 /* ---- a rank's thread ---- */
 
-/* The next step, or false: the end. */
-static bool await_step(struct eng__group *g, uint64_t n)
-{
-    pthread_mutex_lock(&g->lock);
-    while (g->n_begun < n && !g->is_ending)
-        pthread_cond_wait(&g->begin, &g->lock);
-    bool is_there = g->n_begun >= n;
-    pthread_mutex_unlock(&g->lock);
-    return is_there;
-}
-
-static void put_result(struct eng__group *g, int rank, uint64_t n, const struct err *err)
-{
-    pthread_mutex_lock(&g->lock);
-    g->ended[rank] = n;
-    g->err[rank] = *err;
-    pthread_cond_signal(&g->done);
-    pthread_mutex_unlock(&g->lock);
-}
-
-/* Step 0 is the meeting at the start. Who fails tells the others, so that they do not wait for it. */
+/* The first step is the meeting at the start. Who fails tells the others, so that they do not wait for it. */
 static void *rank_main(void *arg)
 {
     struct eng__rank *r = arg;
     struct eng__group *g = r->eng->group;
 
-    for (uint64_t n = 1; await_step(g, n); n++) {
+    for (uint64_t n = 1;; n++) {
         struct err err = {0}, known;
+        while (sem_wait(&g->begin[r->number]))
+            ; /* a signal */
+        if (atomic_load(&g->is_ending))
+            return NULL;
         int rc = n == 1 ? r->ep->ops->barrier(r->ep, &err) : eng__rank_step(r, &err);
         if (rc && r->ep->ops->state(r->ep, &known) == 0) {
             err_wrap(&err, "rank %d", r->number);
             r->ep->ops->abort(r->ep, &err);
         }
-        put_result(g, r->number, n, &err);
+        g->err[r->number] = err;
+        atomic_store(&g->ended[r->number], n);
+        sem_post(&g->done);
     }
-    return NULL;
 }
 
 /* ---- the caller ---- */
@@ -81,7 +68,7 @@ static struct timespec in_ms(int ms)
 static bool are_back(const struct eng__group *g, uint64_t n)
 {
     for (int i = 0; i < g->eng->caps.n_ranks; i++)
-        if (g->ended[i] < n)
+        if (atomic_load(&g->ended[i]) < n)
             return false;
     return true;
 }
@@ -95,7 +82,7 @@ static uint64_t beats(const struct eng *e)
     return n;
 }
 
-/* Wait for the ranks of step n, lock held. Ranks that wait for each other end the group by themselves after the
+/* Wait for the ranks of step n. Ranks that wait for each other end the group by themselves after the
  * deadline; this one sees to it that all of them standing still has an end, too, and that a rank that does not come
  * back from a group that has ended is not waited for. */
 static void await_ranks(struct eng__group *g, uint64_t n)
@@ -108,7 +95,7 @@ static void await_ranks(struct eng__group *g, uint64_t n)
     while (!are_back(g, n)) {
         struct timespec until = in_ms(LOOK_MS);
         struct err why = {0};
-        pthread_cond_timedwait(&g->done, &g->lock, &until);
+        sem_clockwait(&g->done, CLOCK_MONOTONIC, &until);
         int64_t now = clock_mono_ns();
         if (ep->ops->state(ep, &why)) {
             ended_at = ended_at ? ended_at : now;
@@ -128,20 +115,22 @@ int eng__group_step(struct eng *e, struct err *err)
 {
     struct eng__group *g = e->group;
     struct err why = {0};
+    uint64_t n = ++g->n_begun;
     int rc = 0;
 
-    pthread_mutex_lock(&g->lock);
-    uint64_t n = ++g->n_begun;
-    pthread_cond_broadcast(&g->begin);
+    while (sem_trywait(&g->done) == 0)
+        ; /* who came back while nobody slept */
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        sem_post(&g->begin[i]);
     await_ranks(g, n);
     for (int i = 0; i < e->caps.n_ranks && rc == 0; i++)
-        rc = g->ended[i] < n ? ERR_TIMEOUT : g->err[i].code;
-    pthread_mutex_unlock(&g->lock);
+        rc = atomic_load(&g->ended[i]) < n ? ERR_TIMEOUT : g->err[i].code;
     if (rc == 0)
         return 0;
     rc = e->end[0]->ops->state(e->end[0], &why);
     ASSERT(rc != 0); /* who fails says so to the group */
     e->is_rank_lost = rc == ERR_TIMEOUT;
+    e->is_stuck = !are_back(g, n);
     return err_set(err, rc == ERR_GPU ? rc : ERR_STATE, "%s", why.text);
 }
 
@@ -150,17 +139,13 @@ int eng__group_step(struct eng *e, struct err *err)
 int eng__group_start(struct eng *e, struct err *err)
 {
     struct eng__group *g = mem_zalloc(sizeof *g);
-    pthread_condattr_t attr;
     char name[16];
 
     e->group = g;
     g->eng = e;
-    pthread_mutex_init(&g->lock, NULL);
-    pthread_cond_init(&g->begin, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&g->done, &attr);
-    pthread_condattr_destroy(&attr);
+    sem_init(&g->done, 0, 0);
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        sem_init(&g->begin[i], 0, 0);
     for (int i = 0; i < e->caps.n_ranks; i++) {
         struct eng__rank *r = &e->rank[i];
         r->ep = e->end[i];
@@ -174,22 +159,19 @@ int eng__group_start(struct eng *e, struct err *err)
     return eng__group_step(e, err);
 }
 
-/* Whether all threads that there are have come back from the last step; a late one gets GRACE_MS, lock held. */
-static bool have_come_back(struct eng__group *g)
+/* Whether all threads that there are have come back from the last step; a late one gets GRACE_MS. */
+static bool have_come_back(const struct eng__group *g)
 {
     int64_t until_ns = clock_mono_ns() + (int64_t)GRACE_MS * 1000000;
-    bool is_good;
 
-    do {
-        is_good = true;
+    for (;;) {
+        bool is_good = true;
         for (int i = 0; i < g->eng->caps.n_ranks; i++)
-            is_good &= !g->eng->rank[i].has_thread || g->ended[i] == g->n_begun;
-        if (!is_good) {
-            struct timespec until = in_ms(LOOK_MS);
-            pthread_cond_timedwait(&g->done, &g->lock, &until);
-        }
-    } while (!is_good && clock_mono_ns() < until_ns);
-    return is_good;
+            is_good &= !g->eng->rank[i].has_thread || atomic_load(&g->ended[i]) == g->n_begun;
+        if (is_good || clock_mono_ns() > until_ns)
+            return is_good;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
 }
 
 bool eng__group_stop(struct eng *e)
@@ -198,19 +180,17 @@ bool eng__group_stop(struct eng *e)
 
     if (!g)
         return true;
-    pthread_mutex_lock(&g->lock);
-    bool is_good = have_come_back(g);
-    g->is_ending = true;
-    pthread_cond_broadcast(&g->begin);
-    pthread_mutex_unlock(&g->lock);
-    if (!is_good)
+    if (!have_come_back(g))
         return false;
+    atomic_store(&g->is_ending, true);
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        sem_post(&g->begin[i]);
     for (int i = 0; i < e->caps.n_ranks; i++)
         if (e->rank[i].has_thread)
             pthread_join(e->rank[i].thread, NULL);
-    pthread_cond_destroy(&g->begin);
-    pthread_cond_destroy(&g->done);
-    pthread_mutex_destroy(&g->lock);
+    for (int i = 0; i < e->caps.n_ranks; i++)
+        sem_destroy(&g->begin[i]);
+    sem_destroy(&g->done);
     mem_free(g);
     e->group = NULL;
     return true;

@@ -261,7 +261,7 @@ enum wrk_exit wrk_serve_join(struct wrk_serve **serve, struct err *err)
     enum wrk_exit status = WRK_EXIT_ok;
     if (v->broken.code) {
         *err = v->broken;
-        status = WRK_EXIT_device;
+        status = eng_is_rank_lost(v->eng) ? WRK_EXIT_rank : WRK_EXIT_device;
     } else if (rc) {
         *err = link_err;
         status = WRK_EXIT_refused;

@@ -4,8 +4,8 @@
 #include "common/base/clock.h"
 #include "common/mem/mem.h"
 
-#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 
 enum {
     SPINS = 200,  /* about 50 us; only where every rank has a core */
+    REASONS_MAX = 4 * ENG_RANKS_MAX,
     LOOK_MS = 20, /* a sleeping rank looks at the others' beats so often */
 };
 
@@ -32,19 +33,20 @@ struct member {
     struct eng_ep ep; /* first */
     struct group *group;
     _Atomic uint64_t n_arrived; /* meetings that this rank has come to */
+    sem_t wake;                 /* posted while is_asleep */
+    atomic_bool is_asleep;
     struct notice notice[2];
     struct eng_ep_dispatch_args sent; /* own, of the last dispatch: combine needs its offset */
     int32_t *begin; /* [n_own, n_ranks] of the last dispatch: where each rank's rows begin in own_x; read by all */
 };
 
+/* Nothing here is ever locked: a rank may stand still at any instruction, and the others must get away from it. */
 struct group {
     int n_ranks, deadline_ms;
     int32_t n_expert;
     bool may_spin;
-    pthread_mutex_t lock;
-    pthread_cond_t came;
-    _Atomic int n_asleep, code; /* code: 0, or what the group ended with */
-    struct err why;             /* under lock; set before code */
+    struct err why[REASONS_MAX]; /* each written once, by whoever took its number */
+    _Atomic int n_why, ended_by; /* reasons taken; 0, or 1 + the number of the one that ended the group */
     struct member member[];
 };
 
@@ -66,25 +68,32 @@ static struct member *member_of(struct eng_ep *ep)
 
 /* ---- the end of a group ---- */
 
+static void wake_all(struct group *g)
+{
+    for (int i = 0; i < g->n_ranks; i++)
+        if (atomic_load(&g->member[i].is_asleep))
+            sem_post(&g->member[i].wake);
+}
+
+/* The reason is written first and then put in force, if it is the first. */
 static void end_group(struct group *g, const struct err *why)
 {
-    pthread_mutex_lock(&g->lock);
-    if (atomic_load(&g->code) == 0) {
-        g->why = *why;
-        atomic_store(&g->code, why->code);
+    int none = 0, i = atomic_load(&g->ended_by) ? REASONS_MAX : atomic_fetch_add(&g->n_why, 1);
+
+    if (i < REASONS_MAX) {
+        g->why[i] = *why;
+        atomic_compare_exchange_strong(&g->ended_by, &none, i + 1);
     }
-    pthread_cond_broadcast(&g->came);
-    pthread_mutex_unlock(&g->lock);
+    wake_all(g);
 }
 
 static int state_of(struct group *g, struct err *why)
 {
-    if (atomic_load(&g->code) == 0)
+    int by = atomic_load(&g->ended_by);
+
+    if (by == 0)
         return 0;
-    pthread_mutex_lock(&g->lock);
-    struct err copy = g->why;
-    pthread_mutex_unlock(&g->lock);
-    return err_set(why, copy.code, "%s", copy.text);
+    return err_set(why, g->why[by - 1].code, "%s", g->why[by - 1].text);
 }
 
 static void threads_abort(struct eng_ep *ep, const struct err *why)
@@ -109,7 +118,8 @@ static struct member *missing(struct group *g, uint64_t n)
     return NULL;
 }
 
-static void sleep_until(struct group *g, uint64_t n)
+/* For LOOK_MS, or until somebody comes. */
+static void nap(struct member *me, uint64_t n)
 {
     struct timespec until;
 
@@ -117,13 +127,12 @@ static void sleep_until(struct group *g, uint64_t n)
     until.tv_nsec += LOOK_MS * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    pthread_mutex_lock(&g->lock);
-    atomic_fetch_add(&g->n_asleep, 1);
-    while (missing(g, n) && atomic_load(&g->code) == 0)
-        if (pthread_cond_timedwait(&g->came, &g->lock, &until))
-            break;
-    atomic_fetch_sub(&g->n_asleep, 1);
-    pthread_mutex_unlock(&g->lock);
+    while (sem_trywait(&me->wake) == 0)
+        ; /* old news */
+    atomic_store(&me->is_asleep, true);
+    if (missing(me->group, n) && atomic_load(&me->group->ended_by) == 0)
+        sem_clockwait(&me->wake, CLOCK_MONOTONIC, &until);
+    atomic_store(&me->is_asleep, false);
 }
 
 /* Wait until all have come to meeting n. Patience is with the rank that is missing, and begins anew whenever it beats
@@ -136,9 +145,9 @@ static void wait_for_all(struct member *me, uint64_t n)
     int64_t since = 0;
     char at[64];
 
-    for (int i = 0; g->may_spin && i < SPINS && missing(g, n) && atomic_load(&g->code) == 0; i++)
+    for (int i = 0; g->may_spin && i < SPINS && missing(g, n) && atomic_load(&g->ended_by) == 0; i++)
         sched_yield();
-    while (atomic_load(&g->code) == 0 && (m = missing(g, n))) {
+    while (atomic_load(&g->ended_by) == 0 && (m = missing(g, n))) {
         int64_t now = clock_mono_ns();
         if (m != who || atomic_load(&m->ep.beat) != beat) {
             who = m;
@@ -151,7 +160,7 @@ static void wait_for_all(struct member *me, uint64_t n)
             end_group(g, &why);
             return;
         }
-        sleep_until(g, n);
+        nap(me, n);
     }
 }
 
@@ -168,11 +177,7 @@ static int meet(struct member *me, const struct notice *mine, struct err *err)
     me->notice[n % 2] = *mine;
     atomic_fetch_add(&me->ep.beat, 1);
     atomic_store(&me->n_arrived, n);
-    if (atomic_load(&g->n_asleep) > 0) {
-        pthread_mutex_lock(&g->lock);
-        pthread_cond_broadcast(&g->came);
-        pthread_mutex_unlock(&g->lock);
-    }
+    wake_all(g);
     wait_for_all(me, n);
     if ((rc = state_of(g, err)))
         return rc;
@@ -278,7 +283,6 @@ static const struct eng_ep_ops threads_ops = {
 static int threads_open(const struct eng_ep_opts *opts, struct eng_ep *end[ENG_RANKS_MAX], struct err *err)
 {
     size_t n = (size_t)opts->n_ranks;
-    pthread_condattr_t attr;
     cpu_set_t cores;
 
     (void)err;
@@ -289,14 +293,10 @@ static int threads_open(const struct eng_ep_opts *opts, struct eng_ep *end[ENG_R
     g->deadline_ms = opts->deadline_ms;
     g->n_expert = opts->n_expert;
     g->may_spin = sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) >= opts->n_ranks;
-    pthread_mutex_init(&g->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&g->came, &attr);
-    pthread_condattr_destroy(&attr);
     for (int i = 0; i < opts->n_ranks; i++) {
         g->member[i].ep = (struct eng_ep){.ops = &threads_ops, .rank = i, .n_ranks = opts->n_ranks};
         g->member[i].group = g;
+        sem_init(&g->member[i].wake, 0, 0);
         g->member[i].begin = mem_array((size_t)opts->n_expert * n, sizeof(int32_t));
         end[i] = &g->member[i].ep;
     }
@@ -310,10 +310,9 @@ static void threads_close(struct eng_ep *end[ENG_RANKS_MAX])
     struct group *g = member_of(end[0])->group;
     for (int i = 0; i < g->n_ranks; i++) {
         mem_free(g->member[i].begin);
+        sem_destroy(&g->member[i].wake);
         end[i] = NULL;
     }
-    pthread_cond_destroy(&g->came);
-    pthread_mutex_destroy(&g->lock);
     mem_free(g);
 }
 

@@ -1,5 +1,5 @@
 /* worker/engine/ep/threads.h - the rank seam between threads of one process whose device memory is the host's.
- * Owns:     the group: its lock, what the ranks have published; taken in open, given back in close.
+ * Owns:     the group: what the ranks have published; taken in open, given back in close.
  * Lifetime, thread, limits: see ep.h.
  *
  * Ranks publish where their rows lie, wait for each other, and each copies what it needs from the others' memory: two

@@ -431,17 +431,19 @@ static void test_broken_engine(void **state)
 {
     struct bench b;
     (void)state;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < 3; kind++) {
         open_and_join(&b);
-        if (kind == 0)
+        if (kind != 1)
             fake.fail_after = 3;
         else
             fake.nan_after = 3;
+        fake.is_rank_lost = kind == 2;
         struct msg g = request(1, 0, 60);
         router_send(&b.r, &g);
-        const char *why = kind == 0 ? "fell off the bus" : "not a number";
+        const char *why = kind != 1 ? "fell off the bus" : "not a number";
         assert_non_null(strstr(router_expect(&b.r, MSG_bye)->bye.text, why));
-        worker_end(&b, WRK_EXIT_device, why);
+        worker_end(&b, kind == 2 ? WRK_EXIT_rank : WRK_EXIT_device, why);
+        fake.is_rank_lost = false;
         router_close(&b.r);
     }
 }
