@@ -10,9 +10,9 @@
  * away is no credit.
  *
  * States go into the engine's prefix cache at the end of what a sequence came with, at its last full block before (the
- * next turn of a conversation differs in the very last tokens: where this one opened its reasoning, that one closes it),
- * every WRK_SCHED_CUT_TOK tokens, and when it leaves the engine, for whatever reason. What comes next with the same
- * beginning computes only the rest.
+ * next turn of a conversation differs in the very last tokens: where this one opened its reasoning, that one closes
+ * it), every WRK_SCHED_CUT_TOK tokens, and when it leaves the engine, for whatever reason. What comes next with the
+ * same beginning computes only the rest.
  *
  * A token depends on the sequence's tokens, its settings and its position alone. Whatever happens here (chunks,
  * neighbours, preemption) changes when it comes, never which one.

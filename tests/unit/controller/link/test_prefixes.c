@@ -1,5 +1,5 @@
-/* Proves the set of a worker's prefixes: it equals a plain list over random news, counts what comes several times, forgets
- * when it must, keeps to its limit, and finds the border of a prefix. */
+/* Proves the set of a worker's prefixes: it equals a plain list over random news, counts what comes several times,
+ * forgets when it must, keeps to its limit, and finds the border of a prefix. */
 #include "tests/unit/test.h"
 
 #include "controller/link/prefixes.h"

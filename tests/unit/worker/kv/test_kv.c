@@ -68,9 +68,9 @@ static void test_layout(void **state)
     wrk_kv_release(&kv);
 }
 
-/* spec/model.md section 10, with the numbers of Flash: per 4 tokens 448+7+128 bytes and 64+4 of its indexer in 21 layers,
- * per 128 tokens one entry of 448+7+128 in 20 layers, 128 raw entries in each layer; section 6: k and g of 2*4 and of 128
- * tokens in F32. The one difference: an entry's 7 scales lie in 8 bytes. */
+/* spec/model.md section 10, with the numbers of Flash: per 4 tokens 448+7+128 bytes and 64+4 of its indexer in 21
+ * layers, per 128 tokens one entry of 448+7+128 in 20 layers, 128 raw entries in each layer; section 6: k and g of 2*4
+ * and of 128 tokens in F32. The one difference: an entry's 7 scales lie in 8 bytes. */
 static void test_flash_by_formula(void **state)
 {
     struct mdl_config c = {.num_hidden_layers = 43, .head_dim = 512, .qk_rope_head_dim = 64, .sliding_window = 128,

@@ -342,7 +342,8 @@ static void test_cancel_deadline_drop(void **state)
     bench_close(&b);
 }
 
-/* The same on the whole scheduler: while 100,000 tokens are prefilled, each of 16 streams gets one token in every step. */
+/* The same on the whole scheduler: while 100,000 tokens are prefilled, each of 16 streams gets one token in every
+ * step. */
 static void test_streams_beside_prefill(void **state)
 {
     enum { STREAMS = 16, LONG = 100000, BUDGET = 256 };
