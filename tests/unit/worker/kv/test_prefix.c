@@ -378,6 +378,18 @@ static void test_news_overflow(void **state)
     close_cache();
 }
 
+/* Under a sanitizer too, an allocation that is too large is an error and not the end. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
 static void test_no_memory(void **state)
 {
     struct err err = {0};
