@@ -336,6 +336,8 @@ static void add_worker(struct buf *out, const struct ctl_worker *w, int64_t now_
              lost ? 0 : (int)w->beat.waiting);
     buf_addf(out, ",\"kv_blocks\":%" PRId64 ",\"kv_blocks_free\":%" PRId64 ",\"kv_free\":%.4f", total, unused,
              total > 0 ? (double)unused / (double)total : 0.0);
+    buf_addf(out, ",\"kv_block_bytes\":%" PRId64 ",\"seq_bytes\":%" PRId64 ",\"cached_total\":%" PRIu64
+             ",\"prefixes\":%zu", w->beat.kv_block_bytes, w->beat.seq_bytes, w->beat.cached_total, w->prefixes.n);
     buf_addf(out, ",\"step_us\":%" PRId64 ",\"tokens_total\":%" PRIu64 ",\"prefill_total\":%" PRIu64, w->beat.step_us,
              w->beat.tokens_total, w->beat.prefill_total);
     buf_addf(out, ",\"last_heartbeat_ms\":%" PRId64 ",\"age_ms\":%" PRId64 "}", now_ms - w->heard_ms,

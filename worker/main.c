@@ -43,7 +43,7 @@ static const struct {
 
 struct args {
     const char *model, *connect, *name, *backend, *domain, *log_level;
-    int64_t n_ranks, rank_deadline_ms, n_threads, n_seq, kv_tokens, context, step_tok, drain_ms;
+    int64_t n_ranks, rank_deadline_ms, n_threads, n_seq, kv_tokens, context, step_tok, n_saved, drain_ms;
     bool die_with_parent;
     char name_default[64];
 };
@@ -83,6 +83,9 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
          .help = "tokens of one sequence (default: the model's)", .min = 0, .max = MDL_CONTEXT_MAX},
         {.name = "step-tokens", .kind = FLAG_I64, .to = &a->step_tok, .value = "N",
          .help = "tokens of one step over all sequences (default 256)", .min = 1, .max = ENG_STEP_TOK_MAX},
+        {.name = "saved-states", .kind = FLAG_I64, .to = &a->n_saved, .value = "N",
+         .help = "states that the prefix cache keeps, 0: no cache (default: twice --max-seqs)", .min = 0,
+         .max = ENG_SAVED_MAX},
         {.name = "domain", .kind = FLAG_STR, .to = &a->domain, .value = "D",
          .help = "failure domain: provider/region/zone/type"},
         {.name = "drain-ms", .kind = FLAG_I64, .to = &a->drain_ms, .value = "N",
@@ -218,7 +221,8 @@ static int serve(const struct args *a, int signal_fd)
                               .n_seq_max = (int)a->n_seq,
                               .step_tok_max = (int)a->step_tok,
                               .context_max = a->context,
-                              .kv_tokens = a->kv_tokens}};
+                              .kv_tokens = a->kv_tokens,
+                              .n_saved = (int)(a->n_saved < 0 ? 2 * a->n_seq : a->n_saved)}};
     struct wrk_serve *v = NULL;
     struct err err = {0};
     int status = load(&l, signal_fd);
@@ -256,7 +260,7 @@ static int open_signals(void)
 
 int main(int argc, char **argv)
 {
-    struct args a = {.backend = "ref", .domain = "", .n_ranks = 1, .n_seq = SEQS, .step_tok = STEP_TOK,
+    struct args a = {.backend = "ref", .domain = "", .n_ranks = 1, .n_seq = SEQS, .step_tok = STEP_TOK, .n_saved = -1,
                      .drain_ms = DRAIN_MS};
     struct err err = {0};
     const pid_t parent = getppid();

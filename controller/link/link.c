@@ -185,6 +185,7 @@ static void forget_lost(struct ctl_link *l, const char *name)
         }
         ASSERT(!w->running && w->n_running == 0);
         *p = w->next;
+        ctl_prefixes_release(&w->prefixes);
         mem_free(w);
         l->n_lost_kept--;
         if (!name)
@@ -196,6 +197,7 @@ static void forget_lost(struct ctl_link *l, const char *name)
 static void lose(struct ctl_link *l, struct ctl_worker *w)
 {
     ctl_worker_move(w, CTL_WORKER_lost);
+    ctl_prefixes_release(&w->prefixes);
     w->lost_at_ms = l->now_ms;
     l->n_live--;
     l->n_lost_kept++;
@@ -371,7 +373,10 @@ static void on_hello(struct ctl_link *l, const struct envelope *e, const struct 
 
 static void on_heartbeat(struct ctl_link *l, struct ctl_worker *w, const struct msg_heartbeat *m)
 {
+    ctl_prefixes_apply(&w->prefixes, m->news, m->n_news, m->news_all);
     w->beat = *m;
+    w->beat.news = NULL; /* it lies in the message's memory */
+    w->beat.n_news = 0;
     bool drains = m->draining || w->reclaimed;
     if (drains && w->state == CTL_WORKER_ready) {
         ctl_worker_move(w, CTL_WORKER_draining);
@@ -691,6 +696,7 @@ static void release(struct ctl_link *l)
         zmq_ctx_term(l->zctx); /* linger is 0: waits for ZeroMQ's thread to let go, no longer */
     while (l->worker) {
         struct ctl_worker *next = l->worker->next;
+        ctl_prefixes_release(&l->worker->prefixes);
         mem_free(l->worker);
         l->worker = next;
     }

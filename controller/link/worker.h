@@ -8,6 +8,7 @@
 #ifndef CONTROLLER_LINK_WORKER_H
 #define CONTROLLER_LINK_WORKER_H
 
+#include "controller/link/prefixes.h"
 #include "proto/codec/msg.h"
 
 #include <stdbool.h>
@@ -35,7 +36,8 @@ enum {
 
 struct ctl_worker {
     struct msg_hello hello;
-    struct msg_heartbeat beat; /* the last one; zero before the first */
+    struct msg_heartbeat beat; /* the last one, without its news; zero before the first */
+    struct ctl_prefixes prefixes; /* what its prefix cache has; freed with it */
     uint64_t epoch;
     enum ctl_worker_state state;
     unsigned char route[CTL_ROUTE_BYTES_MAX];

@@ -1,5 +1,7 @@
 #include "controller/sched/choose.h"
 
+#include "common/mem/mem.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -39,10 +41,52 @@ static bool is_isolated_from(const struct ctl_choice *c, const struct ctl_worker
     return true;
 }
 
+void ctl_prefix_keys_release(struct ctl_prefix_keys *k)
+{
+    mem_free(k->key);
+    *k = (struct ctl_prefix_keys){0};
+}
+
+static int32_t tok_at(const struct ctl_choice *c, int64_t i)
+{
+    return i < c->req->n_prompt ? c->req->prompt[i] : c->out.id[i - c->req->n_prompt];
+}
+
+/* Keys of the full blocks of prompt and output so far. */
+static void fill_keys(const struct ctl_choice *c, struct ctl_prefix_keys *k)
+{
+    struct prefix_key key = PREFIX_KEY_EMPTY;
+    int64_t n_block = (c->req->n_prompt + c->out.n) / PREFIX_BLOCK_TOK;
+    int32_t block[PREFIX_BLOCK_TOK]; /* one that lies in both */
+
+    if (n_block > k->cap) {
+        k->cap = 2 * n_block;
+        k->key = mem_realloc(k->key, (size_t)k->cap * sizeof *k->key);
+    }
+    for (k->n = 0; k->n < n_block; k->n++) {
+        int64_t at = k->n * PREFIX_BLOCK_TOK;
+        const int32_t *tok = block;
+        if (at + PREFIX_BLOCK_TOK <= c->req->n_prompt)
+            tok = c->req->prompt + at;
+        for (int i = 0; tok == block && i < PREFIX_BLOCK_TOK; i++)
+            block[i] = tok_at(c, at + i);
+        key = prefix_key_next(key, tok, PREFIX_BLOCK_TOK);
+        k->key[k->n] = key.lo;
+    }
+}
+
 /* What is compared, first things first; a smaller number is better. */
 struct rank {
     int other_numerics, suspect;
+    double cost; /* tokens, see CHOOSE_LOAD_TOK */
 };
+
+static double cost_of(const struct ctl_worker *w, const struct ctl_choice *c, const struct ctl_prefix_keys *k)
+{
+    int64_t n_tok = c->req->n_prompt + c->out.n, n_hit = ctl_prefixes_match(&w->prefixes, k->key, k->n);
+    return (double)(n_tok - n_hit * PREFIX_BLOCK_TOK) +
+           CHOOSE_LOAD_TOK * ((double)w->n_running / (double)w->hello.n_seq_max);
+}
 
 static bool better(const struct ctl_worker *a, struct rank ra, const struct ctl_worker *b, struct rank rb)
 {
@@ -50,19 +94,19 @@ static bool better(const struct ctl_worker *a, struct rank ra, const struct ctl_
         return ra.other_numerics < rb.other_numerics;
     if (ra.suspect != rb.suspect)
         return ra.suspect < rb.suspect;
-    int64_t load_a = (int64_t)a->n_running * b->hello.n_seq_max, load_b = (int64_t)b->n_running * a->hello.n_seq_max;
-    if (load_a != load_b)
-        return load_a < load_b;
+    if (ra.cost != rb.cost)
+        return ra.cost < rb.cost;
     return a->beat.kv_blocks_free > b->beat.kv_blocks_free;
 }
 
 enum ctl_choose ctl_choose(struct ctl_worker *first, const struct ctl_choice *c, const struct ctl_suspects *suspects,
-                           int64_t now_ms, struct ctl_worker **out)
+                           struct ctl_prefix_keys *keys, int64_t now_ms, struct ctl_worker **out)
 {
     int64_t need_tok = c->req->n_prompt + c->req->max_output;
     bool any_live = false, any_credit = false, any_fits = false, other_ready = false;
     struct ctl_worker *best = NULL;
     struct rank best_rank = {0};
+    bool has_keys = false;
 
     for (const struct ctl_worker *w = first; w; w = w->next) {
         bool live = w->state != CTL_WORKER_lost && !w->gone, fits = w->hello.context_max >= need_tok;
@@ -80,9 +124,16 @@ enum ctl_choose ctl_choose(struct ctl_worker *first, const struct ctl_choice *c,
             w->hello.context_max < need_tok || (w->epoch == c->avoid_epoch && other_ready) ||
             !is_isolated_from(c, w))
             continue;
+        if (w->prefixes.n > 0 && !has_keys) {
+            fill_keys(c, keys); /* only for a choice that is about to go: it is not done again for those that wait */
+            has_keys = true;
+        } else if (!has_keys) {
+            keys->n = 0;
+        }
         struct rank rank = {
             .other_numerics = c->out.n > 0 && strcmp(c->numerics, w->hello.numerics) != 0,
             .suspect = ctl_suspects_has(suspects, w->hello.domain, now_ms),
+            .cost = cost_of(w, c, keys),
         };
         if (!best || better(w, rank, best, best_rank)) {
             best = w;

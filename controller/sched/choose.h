@@ -29,11 +29,25 @@ enum ctl_choose {
     CTL_CHOOSE_no_credit, /* no worker can take anything now */
 };
 
+enum {
+    /* A worker whose credits are all in use costs as much as so many tokens of prompt that must be computed. */
+    CHOOSE_LOAD_TOK = 2048,
+};
+
+/* Scratch for the keys of one choice's prefix: {0} at first, reused, freed by ctl_prefix_keys_release. */
+struct ctl_prefix_keys {
+    uint64_t *key;
+    int64_t n, cap;
+};
+void ctl_prefix_keys_release(struct ctl_prefix_keys *k);
+
 /* The worker for c among the list `first`. A worker can take it that is ready, has credit and context enough, is not
  * the one that just failed it (unless no other one is ready), and where c and a choice on probation (either of them) do
  * not meet. Among those: the same numerics for a choice with committed tokens (an exact continuation), then no
- * suspect domain, then the lower share of credits in use, then more free KV blocks, then the older one. */
+ * suspect domain, then the least cost, then more free KV blocks, then the older one. The cost is counted in tokens:
+ * those of prompt and output so far that the worker's prefix cache does not have, and CHOOSE_LOAD_TOK times the share
+ * of its credits in use. keys is scratch. */
 enum ctl_choose ctl_choose(struct ctl_worker *first, const struct ctl_choice *c, const struct ctl_suspects *suspects,
-                           int64_t now_ms, struct ctl_worker **out);
+                           struct ctl_prefix_keys *keys, int64_t now_ms, struct ctl_worker **out);
 
 #endif

@@ -28,6 +28,7 @@ struct ctl_sched {
     int64_t n_running;
     struct ctl_choice *bucket[NAME_BUCKETS]; /* choices that have not ended, by name */
     struct ctl_suspects suspects;
+    struct ctl_prefix_keys keys; /* scratch */
     struct cancel *cancel; /* bounded by what was running */
     size_t n_cancel, cap_cancel;
     int32_t *tok; /* scratch: prompt and committed tokens of one Generate */
@@ -429,7 +430,7 @@ static bool find_worker(struct ctl_sched *s, struct ctl_choice *c, struct ctl_wo
             s->retry_ms = c->not_before_ms;
         return false;
     }
-    switch (ctl_choose(ctl_link_first(s->link), c, &s->suspects, s->now_ms, w)) {
+    switch (ctl_choose(ctl_link_first(s->link), c, &s->suspects, &s->keys, s->now_ms, w)) {
     case CTL_CHOOSE_found: return true;
     case CTL_CHOOSE_no_credit: *stop = true; return false;
     case CTL_CHOOSE_wait: return false;
@@ -682,6 +683,7 @@ void ctl_sched_destroy(struct ctl_sched **s_p)
         s->req = r->next;
         ctl_request_destroy(&r);
     }
+    ctl_prefix_keys_release(&s->keys);
     mem_free(s->cancel);
     mem_free(s->tok);
     mem_free(s->due);

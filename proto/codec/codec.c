@@ -34,7 +34,8 @@
 #define FIELDS_heartbeat(U, I, F, N, T, B, E)                                                      \
     U(epoch) U(seq) I(running, 0, INT32_MAX) I(waiting, 0, INT32_MAX)                              \
     I(kv_blocks_free, 0, INT64_MAX) I(kv_blocks, 0, INT64_MAX) I(step_us, 0, INT64_MAX)            \
-    U(tokens_total) U(prefill_total) B(draining)
+    U(tokens_total) U(prefill_total) B(draining) I(kv_block_bytes, 0, INT64_MAX)                  \
+    I(seq_bytes, 0, INT64_MAX) U(cached_total) B(news_all)
 #define FIELDS_tokens(U, I, F, N, T, B, E)                                                         \
     U(epoch) N(request, 1) U(attempt) I(first_index, 0, MSG_TOKENS_MAX)
 #define FIELDS_finished(U, I, F, N, T, B, E)                                                       \
@@ -207,6 +208,8 @@ static int check_msg(const struct msg *m, struct err *err)
 #undef X
     case MSG_KIND_N: BUG("a message without a kind");
     }
+    if (!rc && m->kind == MSG_heartbeat)
+        rc = check_int("n_news", m->heartbeat.n_news, 0, MSG_NEWS_MAX, err);
     if (!rc && m->kind == MSG_tokens)
         rc = check_tokens(&m->tokens, err);
     if (!rc && m->kind == MSG_generate)
@@ -261,6 +264,18 @@ static void fill_tokens(const struct msg_tokens *m, Baton__V1__Tokens *p, struct
     }
 }
 
+static void fill_heartbeat(const struct msg_heartbeat *m, Baton__V1__Heartbeat *p, struct arena *arena)
+{
+    size_t n = (size_t)m->n_news;
+    p->n_news_key = p->n_news_is_stored = n;
+    p->news_key = arena_array(arena, n, sizeof *p->news_key);
+    p->news_is_stored = arena_array(arena, n, sizeof *p->news_is_stored);
+    for (size_t i = 0; i < n; i++) {
+        p->news_key[i] = m->news[i].key;
+        p->news_is_stored[i] = m->news[i].is_stored;
+    }
+}
+
 static void fill_generate(const struct msg_generate *m, Baton__V1__Generate *p, struct arena *arena)
 {
     const struct msg_sampling *s = &m->sampling;
@@ -299,6 +314,8 @@ static int encode_checked(const struct msg *m, struct buf *out, struct err *err)
 #undef X
     case MSG_KIND_N: BUG("a message without a kind");
     }
+    if (m->kind == MSG_heartbeat)
+        fill_heartbeat(&m->heartbeat, env.heartbeat, &arena);
     if (m->kind == MSG_tokens)
         fill_tokens(&m->tokens, env.tokens, &arena);
     if (m->kind == MSG_generate)
@@ -385,6 +402,19 @@ static int take_tokens(const Baton__V1__Tokens *p, struct msg_tokens *m, struct 
     return 0;
 }
 
+static int take_heartbeat(const Baton__V1__Heartbeat *p, struct msg_heartbeat *m, struct arena *arena, struct err *err)
+{
+    CHECK(check_int("n_news", (int64_t)p->n_news_key, 0, MSG_NEWS_MAX, err))
+    if (p->n_news_key != p->n_news_is_stored)
+        return err_set(err, ERR_RANGE, "news_key and news_is_stored differ in length");
+    struct prefix_news *news = arena_array(arena, p->n_news_key, sizeof *news);
+    for (size_t i = 0; i < p->n_news_key; i++)
+        news[i] = (struct prefix_news){.key = p->news_key[i], .is_stored = p->news_is_stored[i]};
+    m->n_news = (int32_t)p->n_news_key;
+    m->news = news;
+    return 0;
+}
+
 static int take_generate(const Baton__V1__Generate *p, struct msg_generate *m, struct arena *arena, struct err *err)
 {
     CHECK(check_int("n_tok", (int64_t)p->n_tok, 1, MSG_TOKENS_MAX, err))
@@ -421,6 +451,8 @@ static int take_body(const Baton__V1__Envelope *env, struct msg *m, struct arena
 #undef X
     default: return ERR_FORMAT;
     }
+    if (m->kind == MSG_heartbeat)
+        CHECK(take_heartbeat(env->heartbeat, &m->heartbeat, arena, err))
     if (m->kind == MSG_tokens)
         CHECK(take_tokens(env->tokens, &m->tokens, arena, err))
     if (m->kind == MSG_generate)

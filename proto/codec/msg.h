@@ -11,6 +11,7 @@
 #define PROTO_CODEC_MSG_H
 
 #include "common/base/err.h"
+#include "common/ds/prefix_key.h"
 #include "common/mem/arena.h"
 #include "common/mem/buf.h"
 
@@ -28,7 +29,7 @@ enum {
     MSG_TOP_MAX = 20,    /* alternatives reported per token */
     MSG_BIAS_MAX = 1024,
     MSG_STOP_IDS_MAX = 16,
-    MSG_BLOCKS_MAX = 4096,
+    MSG_NEWS_MAX = 4096,         /* changes of the prefix cache in one Heartbeat */
     MSG_VOCAB_MAX = 1 << 24, /* token ids are below it */
     MSG_RANKS_MAX = 4096,
     MSG_SEQ_MAX = 4096,
@@ -72,6 +73,11 @@ struct msg_heartbeat {
     int64_t step_us;              /* last step */
     uint64_t tokens_total, prefill_total; /* generated, prefilled since start */
     bool draining;
+    int64_t kv_block_bytes, seq_bytes; /* of one KV block; of a sequence beside its blocks; 0: not told */
+    uint64_t cached_total;        /* prompt tokens that the prefix cache had, since start */
+    bool news_all;                /* forget all prefixes told before: a list of everything begins here */
+    int32_t n_news;               /* full blocks of cached prefixes that came and went since the last heartbeat */
+    const struct prefix_news *news;
 };
 
 struct msg_top {

@@ -45,7 +45,7 @@ struct eng_opts {
                             0: n_seq_max (at least n_ranks) * min(context, 4096) */
     int rank_deadline_ms; /* 0: ENG_RANK_DEADLINE_MS */
     const struct eng_ep_provider *ep; /* how ranks exchange rows; NULL: what the back end needs (ep/ep.h) */
-    int n_saved;         /* cut points of the prefix cache, 0..ENG_SAVED_MAX; 0: there is none */
+    int n_saved; /* cut points of the prefix cache over all ranks, in equal shares, 0..ENG_SAVED_MAX; 0: none */
 };
 
 struct eng_caps {
@@ -67,7 +67,9 @@ int eng_open(const struct eng_opts *opts, struct eng **eng, struct err *err);
 void eng_close(struct eng **eng);
 const struct mdl_config *eng_config(const struct eng *eng);
 const struct eng_caps *eng_caps(const struct eng *eng);
-int64_t eng_kv_blocks_free(const struct eng *eng); /* that sequences can still have: cached, idle ones included */
+
+/* Blocks that sequences can still have: cached ones that no sequence holds are among them. Of all ranks; of one. */
+int64_t eng_kv_blocks_free(const struct eng *eng);
 int64_t eng_rank_blocks_free(const struct eng *eng, int rank);
 
 /* A new, empty sequence: takes a state slot of the rank, or of the rank with the most free blocks. ERR_LIMIT when
@@ -90,7 +92,8 @@ struct eng_blocks eng_seq_blocks(const struct eng *eng, const struct eng_seq *se
 
 /* ---- the prefix cache (worker/kv/prefix.h): never changes a bit, only saves work ---- */
 
-/* What eng_seq_restore would find for tok[n_tok] now: tokens, and of their blocks those that open sequences hold. */
+/* What eng_seq_restore would find on a rank for tok[n_tok] now: tokens, and of their blocks those that open sequences
+ * hold. */
 struct eng_hit {
     int64_t n_tok, n_block_busy;
 };
@@ -105,13 +108,14 @@ uint64_t eng_prefix_version(const struct eng *eng);
  * ERR_GPU: the engine is poisoned. */
 int eng_seq_restore(struct eng *eng, struct eng_seq *seq, const int32_t *tok, int64_t n_tok, struct err *err);
 
-/* Keep the sequence's state after its tokens, which are tok[eng_seq_len], for others that begin with them; is_step as in
- * worker/kv/prefix.h. Does nothing without a cache, for an empty sequence, or when the engine is poisoned. 0, ERR_GPU: it
- * is now. */
+/* Keep the sequence's state after its tokens, which are tok[eng_seq_len], for others that begin with them; is_step as
+ * in worker/kv/prefix.h. Does nothing without a cache, for an empty sequence, or when the engine is poisoned. 0,
+ * ERR_GPU: it is now. */
 int eng_seq_save(struct eng *eng, struct eng_seq *seq, const int32_t *tok, bool is_step, struct err *err);
 
-/* Full blocks of prefixes that came or went since the last call: low halves of their keys (common/ds/prefix_key.h). Up
- * to n are put into news; call again until less than n come. *is_all: forget the earlier ones, all are told anew. */
+/* Full blocks of prefixes that came or went since the last call: low halves of their keys (common/ds/prefix_key.h); one
+ * that several ranks have comes and goes as often. Up to n are put into news; call again until less than n come.
+ * *is_all: forget the earlier ones, all are told anew. */
 int eng_prefix_news(struct eng *eng, struct prefix_news *news, int n, bool *is_all);
 void eng_prefix_tell_all(struct eng *eng); /* the next news begin with *is_all */
 

@@ -184,8 +184,8 @@ struct eng {
     struct eng_ep *end[ENG_RANKS_MAX];
     struct eng__group *group; /* NULL: one rank, on the caller's thread */
     int rank_deadline_ms;
-    int n_rank_anew; /* ranks whose prefix news have begun anew with rank 0's */
     bool is_poisoned, is_rank_lost;
+    bool must_tell_all; /* the next news of the prefix cache begin anew */
     bool is_stuck; /* a rank had not come back when the last step was given up: nothing that it uses may change */
 };
 

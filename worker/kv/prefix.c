@@ -45,7 +45,7 @@ struct wrk_prefix {
     struct prefix_news news[WRK_PREFIX_NEWS_MAX];
     int n_news;
     int32_t tell_next; /* telling all: next block to look at; NONE: not telling */
-    bool is_telling_new; /* it has not begun yet */
+    bool has_lost_news;
     struct wrk_prefix_stats stats;
 };
 
@@ -110,16 +110,15 @@ bool wrk__prefix_has(const struct wrk_kv *kv, int32_t block)
 
 static void tell(struct wrk_prefix *p, uint64_t key, bool is_stored)
 {
-    if (p->tell_next != NONE) { /* told from the beginning anyway: what changes behind the place comes by itself */
-        p->tell_next = 0;
-        p->is_telling_new = true;
-    } else if (p->n_news == WRK_PREFIX_NEWS_MAX) {
-        p->tell_next = 0;
-        p->is_telling_new = true;
-        p->n_news = 0;
-    } else {
+    if (p->tell_next != NONE || p->n_news == WRK_PREFIX_NEWS_MAX)
+        p->has_lost_news = true; /* what was told of everything is not true any more; or nobody listens */
+    else
         p->news[p->n_news++] = (struct prefix_news){key, is_stored};
-    }
+}
+
+bool wrk_prefix_has_lost_news(const struct wrk_kv *kv)
+{
+    return kv->prefix && kv->prefix->has_lost_news;
 }
 
 void wrk_prefix_tell_all(struct wrk_kv *kv)
@@ -127,16 +126,15 @@ void wrk_prefix_tell_all(struct wrk_kv *kv)
     if (!kv->prefix)
         return;
     kv->prefix->tell_next = 0;
-    kv->prefix->is_telling_new = true;
+    kv->prefix->has_lost_news = false;
     kv->prefix->n_news = 0;
 }
 
-int wrk_prefix_take_news(struct wrk_kv *kv, struct prefix_news *news, int n, bool *is_all)
+int wrk_prefix_take_news(struct wrk_kv *kv, struct prefix_news *news, int n)
 {
     struct wrk_prefix *p = kv->prefix;
     int k = 0;
 
-    *is_all = false;
     if (!p)
         return 0;
     if (p->tell_next == NONE) {
@@ -146,8 +144,6 @@ int wrk_prefix_take_news(struct wrk_kv *kv, struct prefix_news *news, int n, boo
         memmove(p->news, p->news + k, (size_t)p->n_news * sizeof *news);
         return k;
     }
-    *is_all = p->is_telling_new;
-    p->is_telling_new = false;
     for (; p->tell_next < kv->n_block && k < n; p->tell_next++)
         if (p->node[p->tell_next].is_cached)
             news[k++] = (struct prefix_news){p->node[p->tell_next].key.lo, true};

@@ -59,10 +59,10 @@ int wrk_prefix_save(struct wrk_kv *kv, int32_t slot, const int32_t *tok, int64_t
 /* Give up every cut point. */
 void wrk_prefix_clear(struct wrk_kv *kv);
 
-/* Move up to n changes since the last call into news and return their number. *is_all: forget what was told before, a
- * list of everything begins here. Call again until it returns less than n. */
-int wrk_prefix_take_news(struct wrk_kv *kv, struct prefix_news *news, int n, bool *is_all);
-void wrk_prefix_tell_all(struct wrk_kv *kv); /* the next news begin with *is_all */
+/* Move up to n changes since the last call into news and return their number; call again until it is less than n. */
+int wrk_prefix_take_news(struct wrk_kv *kv, struct prefix_news *news, int n);
+void wrk_prefix_tell_all(struct wrk_kv *kv); /* the news from here on are a list of everything */
+bool wrk_prefix_has_lost_news(const struct wrk_kv *kv); /* nobody took them: only telling all makes them true again */
 
 const struct wrk_prefix_stats *wrk_prefix_stats(const struct wrk_kv *kv); /* zeros without a cache */
 

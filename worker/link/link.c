@@ -35,8 +35,14 @@ struct wrk_link {
     struct bqueue *in, *out;
     atomic_uint_fast64_t stay;
     atomic_bool must_rejoin, own_drain, must_leave;
-    pthread_mutex_t mutex; /* of beat and bye */
+    pthread_mutex_t mutex; /* of beat, bye and news */
     struct msg_heartbeat beat;
+    struct {
+        uint64_t stay, round; /* round: changes when the list begins anew */
+        bool is_all;
+        struct prefix_news *item; /* [cap], n of them */
+        int n, cap;
+    } news;
     struct msg_bye bye;
     /* the thread's own */
     bool is_joined, is_draining, is_ending;
@@ -161,19 +167,60 @@ static bool takes_no_work(struct wrk_link *l)
     return l->is_draining || atomic_load(&l->own_drain);
 }
 
-static void send_heartbeat(struct wrk_link *l)
+/* News of this stay into the heartbeat, as many as it takes; those of another stay are void. */
+static void take_news(struct wrk_link *l, struct msg_heartbeat *h, struct prefix_news *room)
 {
+    int n = l->news.stay == atomic_load(&l->stay) ? l->news.n : 0;
+    h->news_all = l->news.stay == atomic_load(&l->stay) && l->news.is_all;
+    h->n_news = n < MSG_NEWS_MAX ? n : MSG_NEWS_MAX;
+    h->news = room;
+    if (n)
+        memcpy(room, l->news.item, (size_t)h->n_news * sizeof *room);
+}
+
+static bool has_news(struct wrk_link *l)
+{
+    pthread_mutex_lock(&l->mutex);
+    bool yes = (l->news.n > 0 || l->news.is_all) && l->news.stay == atomic_load(&l->stay);
+    pthread_mutex_unlock(&l->mutex);
+    return yes;
+}
+
+/* They are on the way; the engine may have added some meanwhile, or begun anew. */
+static void drop_news(struct wrk_link *l, const struct msg_heartbeat *h, uint64_t round)
+{
+    pthread_mutex_lock(&l->mutex);
+    if (l->news.round == round) {
+        l->news.n -= h->n_news;
+        l->news.is_all = false;
+        if (l->news.n)
+            memmove(l->news.item, l->news.item + h->n_news, (size_t)l->news.n * sizeof *l->news.item);
+    }
+    pthread_mutex_unlock(&l->mutex);
+}
+
+/* False: ZeroMQ took none; the next one comes in its time. */
+static bool send_heartbeat(struct wrk_link *l)
+{
+    static _Thread_local struct prefix_news room[MSG_NEWS_MAX];
     struct msg m = {.kind = MSG_heartbeat};
     pthread_mutex_lock(&l->mutex);
     m.heartbeat = l->beat;
+    take_news(l, &m.heartbeat, room);
+    uint64_t round = l->news.round;
     pthread_mutex_unlock(&l->mutex);
     m.heartbeat.epoch = l->epoch;
     m.heartbeat.seq = l->beat_seq++;
     m.heartbeat.draining = takes_no_work(l);
     l->said_drain = atomic_load(&l->own_drain);
     l->beat_at_ns = clock_mono_ns() + ms_to_ns(l->heartbeat_ms);
-    if (send_msg(l, &m))
+    if (send_msg(l, &m)) {
         log_debug(link, "a heartbeat found no room");
+        return false;
+    }
+    if (m.heartbeat.n_news || m.heartbeat.news_all)
+        drop_news(l, &m.heartbeat, round);
+    return true;
 }
 
 /* Hand queued messages to ZeroMQ until it takes no more. */
@@ -239,6 +286,7 @@ static void on_welcome(struct wrk_link *l, const struct msg_welcome *w)
     l->beat_at_ns = clock_mono_ns();
     log_info(link, "epoch=%" PRIu64 " begins: heartbeat_ms=%d lost_ms=%d", w->epoch, (int)w->heartbeat_ms,
              (int)w->lost_ms);
+    wrk_link_wake_engine(l); /* the controller does not know yet what this worker has in its cache */
 }
 
 static void on_refused(struct wrk_link *l, const struct msg_refused *r)
@@ -388,9 +436,10 @@ static void *link_thread(void *arg)
         pump_out(l);
         if (l->is_ending || has_left(l))
             break;
-        bool is_news = atomic_load(&l->own_drain) && !l->said_drain;
+        bool is_news = (atomic_load(&l->own_drain) && !l->said_drain) || has_news(l);
         if (l->is_joined && (is_news || clock_mono_ns() >= l->beat_at_ns))
-            send_heartbeat(l);
+            while (send_heartbeat(l) && has_news(l))
+                ;
         if (!l->is_joined && clock_mono_ns() >= l->hello_at_ns)
             say_hello(l);
     }
@@ -458,6 +507,7 @@ static void free_link(struct wrk_link *l)
     bqueue_destroy(&l->in);
     bqueue_destroy(&l->out);
     pthread_mutex_destroy(&l->mutex);
+    mem_free(l->news.item);
     close(l->wake_fd);
     close(l->done_fd);
     mem_free(l);
@@ -569,6 +619,32 @@ void wrk_link_publish(struct wrk_link *l, const struct msg_heartbeat *beat)
     pthread_mutex_lock(&l->mutex);
     l->beat = *beat;
     pthread_mutex_unlock(&l->mutex);
+}
+
+bool wrk_link_tell(struct wrk_link *l, uint64_t stay, const struct prefix_news *news, int n, bool is_all)
+{
+    pthread_mutex_lock(&l->mutex);
+    if (is_all || l->news.stay != stay) {
+        l->news.n = 0;
+        l->news.round++;
+    }
+    bool fits = l->news.n + n <= WRK_LINK_NEWS_MAX;
+    l->news.is_all = is_all || (l->news.is_all && l->news.stay == stay);
+    l->news.stay = stay;
+    if (fits && l->news.n + n > l->news.cap) {
+        l->news.cap = 2 * (l->news.n + n);
+        l->news.item = mem_realloc(l->news.item, (size_t)l->news.cap * sizeof *l->news.item);
+    }
+    for (int i = 0; i < n && fits; i++)
+        l->news.item[l->news.n++] = news[i];
+    if (!fits) {
+        l->news.n = 0;
+        l->news.round++;
+    }
+    pthread_mutex_unlock(&l->mutex);
+    if (n > 0 || is_all)
+        wake(l);
+    return fits;
 }
 
 void wrk_link_rejoin(struct wrk_link *l)

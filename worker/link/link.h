@@ -1,7 +1,7 @@
 /* worker/link/link.h - the worker's line to the controller: one thread, one ZeroMQ DEALER.
  * Owns:     its thread, ZeroMQ context and sockets, the queues to and from the engine thread.
  * Lifetime: wrk_link_start .. wrk_link_join.
- * Thread:   take, give, publish: the engine thread; ask_drain, leave, join: the main thread; stay: any.
+ * Thread:   take, give, publish, tell: the engine thread; ask_drain, leave, join: the main thread; stay: any.
  * Limits:   n_in_max commands: one more Generate is answered with Failed{overload}, one more Cancel is dropped with a
  *           log line (the sequence then ends by itself); n_out_max messages to send: the engine waits out_wait_ms, then
  *           the stay is given up and begins anew with Hello.
@@ -30,6 +30,7 @@ enum {
     WRK_LINK_SEND_MAX = 256,       /* messages that ZeroMQ may hold unsent */
     WRK_LINK_RECV_MAX = 64,        /* messages read before heartbeats are looked at again */
     WRK_LINK_BYE_MS = 1000,        /* to send what is left, and Bye */
+    WRK_LINK_NEWS_MAX = 65536,     /* changes of the prefix cache that wait for the next heartbeat */
 };
 
 struct wrk_link;
@@ -66,6 +67,10 @@ int wrk_link_give(struct wrk_link *link, uint64_t stay, const struct msg *m, str
 
 /* Numbers for the next heartbeats; epoch, seq and draining are the link's. */
 void wrk_link_publish(struct wrk_link *link, const struct msg_heartbeat *beat);
+
+/* Tell the controller about the prefix cache at once, as part of `stay`. is_all: it forgets what it was told before.
+ * False: too much waits already, all of it is dropped; tell everything again, later. */
+bool wrk_link_tell(struct wrk_link *link, uint64_t stay, const struct prefix_news *news, int n, bool is_all);
 
 /* Give the stay up and say Hello. */
 void wrk_link_rejoin(struct wrk_link *link);

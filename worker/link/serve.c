@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { NEWS_AT_ONCE = 512 };
+
 struct wrk_serve {
     struct eng *eng;
     struct wrk_link *link;
@@ -44,8 +46,26 @@ static void publish(struct wrk_serve *v)
                                  .kv_blocks = eng_caps(v->eng)->kv_blocks,
                                  .step_us = st->step_us,
                                  .tokens_total = st->n_generated,
-                                 .prefill_total = st->n_prefilled};
+                                 .prefill_total = st->n_prefilled,
+                                 .kv_block_bytes = (int64_t)eng_caps(v->eng)->block_bytes,
+                                 .seq_bytes = (int64_t)eng_caps(v->eng)->slot_bytes,
+                                 .cached_total = st->n_cached};
     wrk_link_publish(v->link, &beat);
+}
+
+/* What came into the prefix cache and went out of it, to the controller that we are with. */
+static void tell_news(struct wrk_serve *v)
+{
+    struct prefix_news news[NEWS_AT_ONCE];
+    bool is_all, fits = true;
+    int n;
+    do {
+        n = eng_prefix_news(v->eng, news, NEWS_AT_ONCE, &is_all);
+        if (fits && (n > 0 || is_all))
+            fits = wrk_link_tell(v->link, v->stay, news, n, is_all);
+    } while (n == NEWS_AT_ONCE);
+    if (!fits)
+        eng_prefix_tell_all(v->eng);
 }
 
 static int obey(struct wrk_serve *v, const struct wrk_cmd *cmd, struct err *err)
@@ -70,6 +90,8 @@ static void follow_stay(struct wrk_serve *v)
     wrk_sched_drop(v->sched);
     v->stay = stay;
     publish(v);
+    eng_prefix_tell_all(v->eng); /* a new controller, or one that has forgotten us */
+    tell_news(v);
 }
 
 /* Commands that wait; with nothing to do, sleep until one comes. ERR_STATE: the link has ended. */
@@ -106,6 +128,7 @@ static int turn(struct wrk_serve *v, struct err *err)
     follow_stay(v);
     rc = wrk_sched_step(v->sched, clock_mono_ns(), err);
     publish(v);
+    tell_news(v);
     return rc;
 }
 

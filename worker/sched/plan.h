@@ -9,15 +9,16 @@
  *   1. A waiting sequence of higher priority than a running one takes its place if there is no other room.
  *   2. Decode rows of running sequences. When the pool has no block for one, the last running sequence in the order of
  *      loss is preempted: it gives everything back and will be computed again from its tokens.
- *   3. Prefill chunks of running sequences, up to the budget of rows. A chunk ends at a border of cut_tok tokens rather
- *      than behind it, so that the state can be saved there.
+ *   3. Prefill chunks of running sequences, up to the budget of rows. A chunk ends at a border of cut_tok tokens, and
+ *      at the sequence's own cut_at, rather than behind it, so that the state can be saved there.
  *   4. Admission of waiting ones, strictly in the order of service, while there is a slot, a row, and blocks for all
  *      their tokens and a block to grow for each sequence. Not in a step that preempted for want of blocks.
  *
  * With several ranks a sequence lives on one, whose slots and blocks it uses: a preemption helps only those of the same
- * rank, and a waiting sequence goes, among the ranks that have room for it, to the one whose prefix cache has most of it,
- * then to the one with most free blocks, then to the one with the fewest sequences. Rows are the step's, of all ranks
- * together; prefill rows are shared evenly among the ranks that have any to do, because the slowest rank ends the step.
+ * rank, and a waiting sequence goes, among the ranks that have room for it, to the one whose prefix cache has most of
+ * it, then to the one with most free blocks, then to the one with the fewest sequences. Rows are the step's, of all
+ * ranks together; prefill rows are shared evenly among the ranks that have any to do, because the slowest rank ends
+ * the step.
  */
 #ifndef WORKER_SCHED_PLAN_H
 #define WORKER_SCHED_PLAN_H
@@ -46,6 +47,7 @@ struct wrk_plan_seq {
     uint64_t arrival; /* lower first; unique */
     int64_t n_tok;    /* known tokens: prompt and output */
     int64_t n_done;   /* of those, in the engine; waiting: what the prefix cache will bring; below n_tok */
+    int64_t cut_at;   /* see rule 3; 0: nowhere */
     int64_t n_block;  /* blocks it holds */
     int64_t n_block_own;  /* of those, free again without it */
     int64_t n_block_busy; /* waiting: blocks that the prefix cache will bring and a running sequence holds */
@@ -66,8 +68,8 @@ struct wrk_plan_room {
     } rank[WRK_PLAN_RANKS_MAX];
 };
 
-/* Fill the out fields of seq[n]; of those admitted n_done becomes that of their rank. order[n] is scratch. Returns the sum
- * of n_row. */
+/* Fill the out fields of seq[n]; of those admitted n_done becomes that of their rank. order[n] is scratch. Returns the
+ * sum of n_row. */
 int wrk_plan_make(const struct wrk_plan_room *room, struct wrk_plan_seq *seq, int n, int *order);
 
 /* Blocks that n_tok tokens need. */

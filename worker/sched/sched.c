@@ -35,6 +35,7 @@ struct seq {
     int32_t *tok;        /* [cap], n_tok of them known */
     int64_t n_tok, cap, n_prompt;
     int64_t n_given;        /* tokens it came with */
+    int64_t cut_at;         /* its last full block before their end, 0: none */
     struct tenant *tenant;
     struct eng_seq *es;     /* NULL while waiting */
     int64_t n_done;         /* tokens in the engine */
@@ -297,6 +298,8 @@ static struct seq *seq_new(struct wrk_sched *s, const struct msg_generate *g, in
     q->tenant = tenant_join(s, g->tenant);
     q->hit = mem_array((size_t)eng_caps(s->opts.eng)->n_ranks, sizeof *q->hit);
     q->n_tok = q->n_given = g->n_tok;
+    if (g->n_tok >= WRK_SCHED_CUT_TOK_MIN)
+        q->cut_at = (g->n_tok - 1) / WRK_BLOCK_TOK * WRK_BLOCK_TOK;
     q->cap = g->n_tok + 64;
     q->tok = mem_array((size_t)q->cap, sizeof *q->tok);
     memcpy(q->tok, g->tok, (size_t)g->n_tok * sizeof *q->tok);
@@ -388,7 +391,8 @@ static void plan(struct wrk_sched *s)
                                            .priority = q->priority,
                                            .share = q->tenant->n_row,
                                            .arrival = q->arrival,
-                                           .n_tok = q->n_tok};
+                                           .n_tok = q->n_tok,
+                                           .cut_at = q->cut_at};
         if (q->es) {
             struct eng_blocks b = eng_seq_blocks(eng, q->es);
             s->plan[i].n_done = q->n_done;
@@ -572,7 +576,7 @@ int wrk_sched_step(struct wrk_sched *s, int64_t now_ns, struct err *err)
             s->stats.n_prefilled += (uint64_t)s->item[i].n_tok;
         q->n_done += s->item[i].n_tok;
         q->tenant->n_row += (uint64_t)s->item[i].n_tok;
-        bool is_step = q->n_done != q->n_given;
+        bool is_step = q->n_done != q->n_given && q->n_done != q->cut_at;
         if (!is_step || q->n_done % s->opts.cut_tok == 0)
             rc = eng_seq_save(s->opts.eng, q->es, q->tok, is_step, err);
         if (!rc && s->item[i].n_logit)

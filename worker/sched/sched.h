@@ -9,8 +9,10 @@
  * equal priorities (worker/sched/plan.h). One that comes anew starts at the least of the others, so that having been
  * away is no credit.
  *
- * States go into the engine's prefix cache at the end of what a sequence came with, every WRK_SCHED_CUT_TOK tokens, and
- * when it leaves the engine, for whatever reason. What comes next with the same beginning computes only the rest.
+ * States go into the engine's prefix cache at the end of what a sequence came with, at its last full block before (the
+ * next turn of a conversation differs in the very last tokens: where this one opened its reasoning, that one closes
+ * it), every WRK_SCHED_CUT_TOK tokens, and when it leaves the engine, for whatever reason. What comes next with the
+ * same beginning computes only the rest.
  *
  * A token depends on the sequence's tokens, its settings and its position alone. Whatever happens here (chunks,
  * neighbours, preemption) changes when it comes, never which one.
@@ -30,7 +32,10 @@ struct wrk_sched;
 /* Takes tokens, finished and failed messages; m is lent for the call. An error stops the step and is handed on. */
 typedef int (*wrk_emit_fn)(void *arg, const struct msg *m, struct err *err);
 
-enum { WRK_SCHED_CUT_TOK = 8 * 128 }; /* tokens between two saved states on the way through a sequence */
+enum {
+    WRK_SCHED_CUT_TOK = 8 * 128, /* tokens between two saved states on the way through a sequence */
+    WRK_SCHED_CUT_TOK_MIN = 256, /* what begins with fewer gets no state of its own at its last full block */
+};
 
 struct wrk_sched_opts {
     struct eng *eng;

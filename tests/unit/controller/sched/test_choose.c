@@ -13,6 +13,7 @@ static struct ctl_worker w[3];
 static struct ctl_request req;
 static struct ctl_choice choice;
 static struct ctl_suspects suspects;
+static struct ctl_prefix_keys keys;
 
 static void reset(void)
 {
@@ -35,7 +36,7 @@ static void reset(void)
 static int chosen(void)
 {
     struct ctl_worker *out = NULL;
-    enum ctl_choose v = ctl_choose(w, &choice, &suspects, 1000, &out);
+    enum ctl_choose v = ctl_choose(w, &choice, &suspects, &keys, 1000, &out);
     return v == CTL_CHOOSE_found ? (int)(out - w) : -(int)v;
 }
 
@@ -53,6 +54,78 @@ static void test_load(void **state)
     assert_int_equal(chosen(), 1);
     w[1].n_running = 1;
     assert_int_equal(chosen(), 2); /* 2 of 100 before 1 of 4 */
+}
+
+static void tell(int i, const int32_t *tok, int n_block, bool is_stored)
+{
+    struct prefix_key k = PREFIX_KEY_EMPTY;
+    for (int b = 0; b < n_block; b++) {
+        k = prefix_key_next(k, tok + b * 128, 128);
+        ctl_prefixes_apply(&w[i].prefixes, &(struct prefix_news){k.lo, is_stored}, 1, false);
+    }
+}
+
+/* The longest prefix draws, but not into any queue: a full worker costs 2048 tokens. */
+static void test_prefix(void **state)
+{
+    enum { N = 1100 };
+    static int32_t tok[N], other[N];
+    (void)state;
+    reset();
+    for (int i = 0; i < N; i++) {
+        tok[i] = i * 7 % 100;
+        other[i] = i * 5 % 100;
+    }
+    req = (struct ctl_request){.prompt = tok, .n_prompt = N, .max_output = 10};
+    for (int i = 0; i < 3; i++)
+        w[i].hello.context_max = 2000;
+    tell(0, other, 8, true);
+    tell(1, tok, 4, true);
+    assert_int_equal(chosen(), 1);
+    tell(2, tok, 8, true);
+    assert_int_equal(chosen(), 2);
+    w[2].n_running = 1; /* 512 tokens of load, as much as the longer prefix saves: more is free on neither, the older */
+    assert_int_equal(chosen(), 1);
+    w[1].n_running = 1;
+    assert_int_equal(chosen(), 2);
+    w[2].n_running = 3; /* the load wins: 1536 against 8 blocks */
+    w[1].n_running = 2;
+    assert_int_equal(chosen(), 0);
+    w[0].n_running = 3;
+    w[2].n_running = 3;
+    w[1].n_running = 3;
+    assert_int_equal(chosen(), 2);
+    tell(2, tok, 8, false);
+    assert_int_equal(chosen(), 1);
+    snprintf(w[1].hello.numerics, sizeof w[1].hello.numerics, "other"); /* before exactness nothing counts */
+    choice.out = (struct ctl_output){.id = other, .n = 1};
+    snprintf(choice.numerics, sizeof choice.numerics, "h100");
+    assert_int_equal(chosen(), 0);
+    for (int i = 0; i < 3; i++)
+        ctl_prefixes_release(&w[i].prefixes);
+    ctl_prefix_keys_release(&keys);
+}
+
+/* After a failover the prefix is prompt and output, and a block may lie in both. */
+static void test_prefix_with_output(void **state)
+{
+    static int32_t tok[300];
+    (void)state;
+    reset();
+    for (int i = 0; i < 300; i++)
+        tok[i] = i * 7 % 100;
+    req = (struct ctl_request){.prompt = tok, .n_prompt = 200, .max_output = 500};
+    choice.out = (struct ctl_output){.id = tok + 200, .n = 100};
+    for (int i = 0; i < 3; i++) {
+        w[i].hello.context_max = 2000;
+        snprintf(choice.numerics, sizeof choice.numerics, "h100");
+    }
+    tell(0, tok, 1, true);
+    tell(2, tok, 2, true);
+    assert_int_equal(chosen(), 2);
+    for (int i = 0; i < 3; i++)
+        ctl_prefixes_release(&w[i].prefixes);
+    ctl_prefix_keys_release(&keys);
 }
 
 static void test_cannot(void **state)
@@ -150,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load),
+        cmocka_unit_test(test_prefix), cmocka_unit_test(test_prefix_with_output),
         cmocka_unit_test(test_cannot),
         cmocka_unit_test(test_avoids_who_failed),
         cmocka_unit_test(test_numerics_then_suspicion_then_load),

@@ -283,6 +283,36 @@ static void refused(const struct msg *m, const char *field)
         n_tried++;                                                                                 \
     }
 
+/* News of the prefix cache keep their order; more than fit, and arrays of different length, are refused. */
+static void test_news(void **state)
+{
+    static struct prefix_news news[MSG_NEWS_MAX + 1];
+    struct msg m = {.kind = MSG_heartbeat, .heartbeat = {.epoch = 3, .news_all = true, .n_news = 3, .news = news}}, got;
+    struct arena arena = {0};
+    struct buf b = {0};
+    struct err err = {0};
+    (void)state;
+    news[0] = (struct prefix_news){UINT64_MAX, true};
+    news[1] = (struct prefix_news){7, false};
+    news[2] = (struct prefix_news){7, true};
+    assert_int_equal(msg_encode(&m, &b, &err), 0);
+    assert_int_equal(msg_decode(b.data, b.len, &arena, &got, &err), 0);
+    assert_true(got.heartbeat.news_all);
+    assert_int_equal(got.heartbeat.n_news, 3);
+    for (int i = 0; i < 3; i++)
+        assert_true(got.heartbeat.news[i].key == news[i].key && got.heartbeat.news[i].is_stored == news[i].is_stored);
+    b.data[b.len - 4]--; /* the packed length of news_is_stored: one less, and what is over is an unknown field */
+    assert_int_not_equal(msg_decode(b.data, b.len, &arena, &got, &err), 0);
+    b.len = 0;
+    m.heartbeat.n_news = MSG_NEWS_MAX;
+    assert_int_equal(msg_encode(&m, &b, &err), 0);
+    m.heartbeat.n_news++;
+    assert_int_equal(msg_encode(&m, &b, &err), ERR_RANGE);
+    assert_non_null(strstr(err.text, "n_news"));
+    buf_release(&b);
+    arena_release(&arena);
+}
+
 static void test_limits(void **state)
 {
     int n_tried = 0;
@@ -588,7 +618,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_values),
-        cmocka_unit_test(test_limits),         cmocka_unit_test(test_limits_arrays),
+        cmocka_unit_test(test_news), cmocka_unit_test(test_limits),         cmocka_unit_test(test_limits_arrays),
         cmocka_unit_test(test_hostile),        cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_version),        cmocka_unit_test(test_unknown_fields),
         cmocka_unit_test(test_memory_bound),   cmocka_unit_test(test_names),

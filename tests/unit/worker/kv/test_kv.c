@@ -68,6 +68,35 @@ static void test_layout(void **state)
     wrk_kv_release(&kv);
 }
 
+/* spec/model.md section 10, with the numbers of Flash: per 4 tokens 448+7+128 bytes and 64+4 of its indexer in 21
+ * layers, per 128 tokens one entry of 448+7+128 in 20 layers, 128 raw entries in each layer; section 6: k and g of 2*4
+ * and of 128 tokens in F32. The one difference: an entry's 7 scales lie in 8 bytes. */
+static void test_flash_by_formula(void **state)
+{
+    struct mdl_config c = {.num_hidden_layers = 43, .head_dim = 512, .qk_rope_head_dim = 64, .sliding_window = 128,
+                           .index_head_dim = 128};
+    enum { CSA = 21, HCA = 20, ENTRY = 448 + 7 + 128, KEY = 64 + 4, PAD = 1 };
+    struct kn_ctx ctx;
+    struct wrk_kv kv;
+
+    (void)state;
+    for (int i = 0; i < 43; i++) /* 0, 0, then 4 and 128 in turn */
+        c.layer_kind[i] = i < 2 ? MDL_WINDOW : i % 2 == 0 ? MDL_CSA : MDL_HCA;
+    open_kv(&kv, &ctx, &c, 2, 3, 3);
+    uint64_t block = CSA * 32 * (ENTRY + PAD + KEY) + HCA * (ENTRY + PAD);
+    uint64_t align = CSA * 2 * 63 + HCA * 63; /* pages begin at multiples of 64 bytes */
+    assert_true(kv.block_bytes >= block && kv.block_bytes <= block + align);
+    assert_int_equal(kv.pool_bytes, 3 * kv.block_bytes);
+    double per_tok = (double)kv.block_bytes / 128, formula = CSA * (ENTRY + KEY) / 4.0 + HCA * ENTRY / 128.0;
+    assert_true(per_tok > formula && per_tok < formula * 1.01); /* 3,509 bytes a token */
+    assert_true(formula > 3500 && formula < 3520);
+    uint64_t ring = 43ull * 128 * (ENTRY + PAD);
+    uint64_t tail = 4ull * (CSA * (2 * 8 * 2 * 512 + 2 * 8 * 2 * 128) + HCA * 2 * 128 * 512);
+    assert_int_equal(kv.slot_bytes, ring + tail);
+    assert_int_equal(kv.state_bytes, 2 * (ring + tail));
+    wrk_kv_release(&kv);
+}
+
 static void test_slots_and_blocks(void **state)
 {
     enum { SLOTS = 2, BLOCKS = 4, STRIDE = 3 };
@@ -155,7 +184,8 @@ static void test_no_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layout), cmocka_unit_test(test_slots_and_blocks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layout), cmocka_unit_test(test_flash_by_formula),
+                                       cmocka_unit_test(test_slots_and_blocks),
                                        cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

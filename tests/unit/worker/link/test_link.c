@@ -98,6 +98,10 @@ static struct wrk_link *join(struct router *r)
     router_expect(r, MSG_hello);
     router_welcome(r, 5, 20);
     router_expect(r, MSG_heartbeat);
+    struct wrk_cmd *cmd = NULL; /* a new stay wakes the engine */
+    assert_int_equal(wrk_link_take(l, 1000, &cmd), 0);
+    assert_int_equal(cmd->m.kind, MSG_ping);
+    wrk_cmd_free(&cmd);
     return l;
 }
 
@@ -216,6 +220,41 @@ static void test_welcome_twice_and_ping(void **state)
     router_close(&r);
 }
 
+/* What is told of the prefix cache goes out at once, in order and in pieces; nothing of it outlives its stay. */
+static void test_news(void **state)
+{
+    static struct prefix_news news[WRK_LINK_NEWS_MAX + 1];
+    struct router r;
+    (void)state;
+    router_open(&r, "tcp://127.0.0.1:*");
+    struct wrk_link *l = start(r.endpoint);
+    router_expect(&r, MSG_hello);
+    router_welcome(&r, 5, 60000); /* no heartbeat of its own in the time of this test */
+    router_expect(&r, MSG_heartbeat);
+    for (int i = 0; i < WRK_LINK_NEWS_MAX + 1; i++)
+        news[i] = (struct prefix_news){(uint64_t)i + 1, i % 3 != 0};
+    assert_true(wrk_link_tell(l, wrk_link_stay(l), news, 10000, true));
+    int n = 0;
+    while (n < 10000) {
+        const struct msg *m = router_expect(&r, MSG_heartbeat);
+        assert_int_equal(m->heartbeat.news_all, n == 0);
+        for (int i = 0; i < m->heartbeat.n_news; i++, n++)
+            assert_true(m->heartbeat.news[i].key == news[n].key && m->heartbeat.news[i].is_stored == (n % 3 != 0));
+    }
+    assert_true(wrk_link_tell(l, wrk_link_stay(l) - 2, news, 5, false)); /* of a stay that is over */
+    assert_true(wrk_link_tell(l, wrk_link_stay(l), news + 1, 1, false));
+    const struct msg *m = router_expect(&r, MSG_heartbeat);
+    assert_true(m->heartbeat.n_news == 1 && m->heartbeat.news[0].key == 2 && !m->heartbeat.news_all);
+    assert_false(wrk_link_tell(l, wrk_link_stay(l), news, WRK_LINK_NEWS_MAX + 1, false)); /* too much: tell all later */
+    assert_true(wrk_link_tell(l, wrk_link_stay(l), news, 0, true)); /* an empty cache is news, too */
+    do
+        m = router_expect(&r, MSG_heartbeat);
+    while (!m->heartbeat.news_all);
+    assert_int_equal(m->heartbeat.n_news, 0);
+    leave(l);
+    router_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +262,7 @@ int main(void)
         cmocka_unit_test(test_hello_backs_off),       cmocka_unit_test(test_commands_at_the_limit),
         cmocka_unit_test(test_output_at_the_limit),   cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_welcome_twice_and_ping),
+        cmocka_unit_test(test_news),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,6 +185,112 @@ static void test_prefill_shares(void **state)
     assert_true(s[0].n_row == 20 && s[1].n_row == 30 && s[2].n_row == 20);
 }
 
+/* 100,000 tokens of prefill beside 16 streams: each step has a row for every stream, and the prefill only what is left
+ * of the budget. So a stream waits for one step of at most the budget between two tokens, never for the prefill. */
+static void test_long_prefill_beside_streams(void **state)
+{
+    enum { STREAMS = 16, BUDGET = 256, LONG = 100000, CUT = 1024 };
+    struct wrk_plan_seq s[STREAMS + 1];
+    struct wrk_plan_room room = {.n_row = BUDGET, .cut_tok = CUT, .n_rank = 1, .rank = {{0, 100000}}};
+    int n_step = 0;
+    (void)state;
+    for (int i = 0; i < STREAMS; i++)
+        s[i] = running((uint64_t)i + 1, 0, 50 + i, 49 + i);
+    s[STREAMS] = running(0, 0, LONG, 0); /* it came first, and is of no less priority */
+    while (s[STREAMS].n_done < LONG) {
+        int64_t before = s[STREAMS].n_done, room_left = BUDGET - STREAMS, to_cut = CUT - before % CUT;
+        int total = wrk_plan_make(&room, s, STREAMS + 1, order);
+        for (int i = 0; i < STREAMS; i++) {
+            assert_int_equal(s[i].n_row, 1);
+            s[i].n_tok++;
+            s[i].n_done++;
+            s[i].n_block += s[i].n_block_new;
+        }
+        assert_int_equal(total, STREAMS + s[STREAMS].n_row);
+        int64_t most = room_left < to_cut ? room_left : to_cut;
+        assert_int_equal(s[STREAMS].n_row, most < LONG - before ? most : LONG - before);
+        s[STREAMS].n_done += s[STREAMS].n_row;
+        n_step++;
+    }
+    assert_true(n_step <= LONG / (BUDGET - STREAMS) + LONG / CUT + 2); /* and it is not starved either */
+}
+
+/* Chunks end at the border where a state is saved, not behind it. */
+static void test_cut_borders(void **state)
+{
+    static const struct wrk_plan_hit hit = {100, 0};
+    struct wrk_plan_seq s[] = {running(0, 0, 700, 0), running(1, 0, 700, 250), waiting(2, 0, 700)};
+    struct wrk_plan_room room = {.n_row = 1000, .cut_tok = 256, .n_rank = 1, .rank = {{1, 100}}};
+    (void)state;
+    s[2].hit = &hit;
+    wrk_plan_make(&room, s, 3, order);
+    assert_int_equal(s[0].n_row, 512); /* past one border, up to the last one it reaches */
+    assert_int_equal(s[1].n_row, 262);
+    assert_int_equal(s[2].n_row, 156); /* from what the cache has on */
+    s[0].n_done = 512;
+    wrk_plan_make(&room, s, 1, order);
+    assert_int_equal(s[0].n_row, 188); /* the end of the prompt is a cut point anyway */
+    s[0].cut_at = 640;
+    wrk_plan_make(&room, s, 1, order);
+    assert_int_equal(s[0].n_row, 128);
+    s[0].n_done = 640;
+    wrk_plan_make(&room, s, 1, order);
+    assert_int_equal(s[0].n_row, 60);
+}
+
+/* Among equal priorities the tenant that was served least comes first; priority comes before that. */
+static void test_shares(void **state)
+{
+    struct wrk_plan_seq s[] = {running(0, 0, 500, 0), running(1, 0, 500, 0), waiting(2, 0, 100), waiting(3, 0, 100)};
+    struct wrk_plan_room room = {.n_row = 300, .n_rank = 1, .rank = {{1, 100}}};
+    (void)state;
+    s[0].share = 1000;
+    s[1].share = 20;
+    s[2].share = 1000;
+    s[3].share = 20;
+    wrk_plan_make(&room, s, 4, order);
+    assert_true(s[0].n_row == 0 && s[1].n_row == 300);
+    s[1].n_tok = 11;
+    wrk_plan_make(&room, s, 4, order);
+    assert_true(s[1].n_row == 11 && s[0].n_row == 289);
+    room.n_row = 1000;
+    wrk_plan_make(&room, s, 4, order);
+    assert_true(s[2].act == WRK_PLAN_KEEP && s[3].act == WRK_PLAN_ADMIT);
+    s[2].priority = 1;
+    wrk_plan_make(&room, s, 4, order);
+    assert_true(s[2].act == WRK_PLAN_ADMIT && s[3].act == WRK_PLAN_KEEP);
+    /* Loss does not ask who was served: the oldest must come to its end. */
+    s[0] = running(0, 0, 129, 128);
+    s[0].n_block = s[0].n_block_own = 1;
+    s[0].share = 1000;
+    s[1] = running(1, 0, 11, 10);
+    room.rank[0].n_block_free = 0;
+    wrk_plan_make(&room, s, 2, order);
+    assert_true(s[1].act == WRK_PLAN_PREEMPT && s[0].n_row == 1);
+}
+
+/* Blocks that a running sequence holds cost a second one nothing, unless that sequence may just have lost them. */
+static void test_busy_blocks(void **state)
+{
+    static const struct wrk_plan_hit hit = {384, 3};
+    struct wrk_plan_seq s[] = {running(0, 0, 513, 512), waiting(1, 0, 500)};
+    struct wrk_plan_room room = {.n_row = 300, .n_rank = 1, .rank = {{1, 3}}};
+    (void)state;
+    s[1].hit = &hit;
+    s[0].n_block = s[0].n_block_own = 5;
+    wrk_plan_make(&room, s, 2, order);
+    assert_true(s[1].act == WRK_PLAN_ADMIT && s[1].n_block_new == 1 && s[1].n_row == 116);
+    s[0].n_block_own = 2; /* the other three are shared, and stay when it goes */
+    s[1] = waiting(1, 1, 500);
+    s[1].hit = &hit;
+    room.rank[0] = (__typeof__(room.rank[0])){0, 1};
+    wrk_plan_make(&room, s, 2, order); /* with 1 + 2 blocks it does not fit: nobody goes */
+    assert_true(s[0].act == WRK_PLAN_KEEP && s[1].act == WRK_PLAN_KEEP);
+    room.rank[0].n_block_free = 2;
+    wrk_plan_make(&room, s, 2, order);
+    assert_true(s[0].act == WRK_PLAN_PREEMPT && s[1].act == WRK_PLAN_ADMIT && s[1].n_block_new == 4);
+}
+
 static uint32_t lcg = 5;
 static int rnd(int n)
 {
@@ -270,6 +376,10 @@ int main(void)
         cmocka_unit_test(test_home),
         cmocka_unit_test(test_preempt_on_rank),
         cmocka_unit_test(test_prefill_shares),
+        cmocka_unit_test(test_long_prefill_beside_streams),
+        cmocka_unit_test(test_cut_borders),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_busy_blocks),
         cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -342,6 +342,74 @@ static void test_cancel_deadline_drop(void **state)
     bench_close(&b);
 }
 
+/* The same on the whole scheduler: while 100,000 tokens are prefilled, each of 16 streams gets one token in every
+ * step. */
+static void test_streams_beside_prefill(void **state)
+{
+    enum { STREAMS = 16, LONG = 100000, BUDGET = 256 };
+    static int32_t tok[LONG];
+    struct err err = {0};
+    struct msg_generate g[STREAMS], big = request(STREAMS, 1, 3);
+    (void)state;
+    struct bench b = bench_open(STREAMS + 1, STREAMS + 1, BUDGET, LONG + 100, 2 * LONG);
+    for (int i = 0; i < STREAMS; i++) {
+        g[i] = request(i, 5 + i, 2000);
+        g[i].ignore_eos = true;
+        add(&b, &g[i]);
+    }
+    for (int i = 0; i < LONG; i++)
+        tok[i] = i * 13 % FAKE_VOCAB;
+    for (int i = 0; i < 3; i++)
+        assert_true(wrk_sched_step(b.s, clock_mono_ns(), &err) > 0);
+    big.tok = tok;
+    big.n_tok = LONG;
+    big.ignore_eos = true;
+    big.priority = 0;
+    add(&b, &big);
+    int n_step = 0;
+    while (got[STREAMS].n == 0) {
+        int before[STREAMS];
+        for (int i = 0; i < STREAMS; i++)
+            before[i] = got[i].n;
+        int rows = wrk_sched_step(b.s, clock_mono_ns(), &err);
+        assert_true(rows > 0 && rows <= BUDGET);
+        for (int i = 0; i < STREAMS; i++)
+            assert_int_equal(got[i].n, before[i] + 1);
+        n_step++;
+    }
+    assert_true(n_step <= LONG / (BUDGET - STREAMS) + LONG / WRK_SCHED_CUT_TOK + 3);
+    assert_int_equal(wrk_sched_stats(b.s)->n_preempted, 0);
+    wrk_sched_drop(b.s);
+    bench_close(&b);
+}
+
+/* Steps until the first token of a request that comes after five of 320 tokens each, by the rows of one tenant or of
+ * two. */
+static int steps_to_first(const char *tenant_of_last)
+{
+    struct err err = {0};
+    struct bench b = bench_open(6, 6, 32, 1000, 100000);
+    int n = 0;
+    for (int i = 0; i < 6; i++) {
+        struct msg_generate g = request(i, 320, 5);
+        g.ignore_eos = true;
+        snprintf(g.tenant, sizeof g.tenant, "%s", i < 5 ? "busy" : tenant_of_last);
+        add(&b, &g);
+    }
+    for (; got[5].n == 0; n++)
+        assert_true(wrk_sched_step(b.s, clock_mono_ns(), &err) > 0);
+    run_all(&b);
+    bench_close(&b);
+    return n;
+}
+
+static void test_tenants_share(void **state)
+{
+    (void)state;
+    assert_true(steps_to_first("busy") >= 50);  /* behind 1600 rows, 32 a step */
+    assert_true(steps_to_first("other") <= 22); /* half of the rows are its own until it is done */
+}
+
 static void test_broken_engine(void **state)
 {
     struct err err = {0};
@@ -375,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_batch_is_exact), cmocka_unit_test(test_resume),
         cmocka_unit_test(test_stop_rules),     cmocka_unit_test(test_context_ends),
         cmocka_unit_test(test_refusals),       cmocka_unit_test(test_cancel_deadline_drop),
+        cmocka_unit_test(test_streams_beside_prefill), cmocka_unit_test(test_tenants_share),
         cmocka_unit_test(test_broken_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

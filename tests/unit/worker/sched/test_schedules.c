@@ -1,13 +1,13 @@
 /* Proves that a token's logits depend on the sequence's tokens alone, to the bit, whatever the scheduler, the cache and
  * the plan do around it. Random schedules on a small model that has every kind of layer: arrivals, cancels, priorities,
  * tenants, budgets of 1 to 96 rows, pools that hold hardly more than one sequence, preemptions, prefix hits of every
- * length, saved states that give way, epochs that end and come again with committed tokens, 1 and 2 threads,
- * 1, 2 and 4 ranks.
+ * length, saved states that give way, epochs that end and come again with committed tokens, 1 and 2 threads, 1 to 4
+ * ranks.
  *
  * How: every request of a fixed set is first run alone on a fresh engine without a cache, its prompt in one step; the
  * logits of each of its positions are remembered under a hash of the tokens before. eng_step is wrapped (linker):
- * each row of logits that comes out of a schedule must be, bit for bit, the one remembered for the same tokens; and each
- * token that is emitted the one of the run alone.
+ * each row of logits that comes out of a schedule must be, bit for bit, the one remembered for the same tokens; and
+ * each token that is emitted the one of the run alone.
  *
  *   test_worker_sched_schedules [BACKEND [N_LIVES [FIRST_SEED]]]
  * One seed makes one life of an engine with several schedules; a failure prints it, N_LIVES 1 repeats it.
@@ -76,7 +76,7 @@ static struct tcase kase[N_CASE];
 static struct {
     uint64_t tokens, logits; /* 0: empty */
 } map[MAP_SIZE];
-static bool is_recording;
+static bool is_recording, is_unchecked;
 static int n_row_checked;
 static int32_t n_vocab;
 
@@ -117,12 +117,24 @@ int __wrap_eng_step(struct eng *eng, const struct eng_plan *plan, struct err *er
         const struct eng_item *it = &plan->item[i];
         int64_t len = eng_seq_len(it->seq);
         n_row += it->n_tok;
-        if (it->n_logit)
+        if (it->n_logit && !is_unchecked)
             see_logits(it->tok + it->n_tok - len, len, it->logits);
     }
     if (n_row > eng_caps(eng)->step_tok_max)
         FAIL("a step of %d rows", n_row);
     return rc;
+}
+
+/* For the test that is not about logits: tokens of the streams, and of the long one. */
+static int n_beside, n_big;
+static int count_tokens(void *arg, const struct msg *m, struct err *err)
+{
+    (void)arg, (void)err;
+    if (m->kind == MSG_tokens && strcmp(m->tokens.request, "big") == 0)
+        n_big++;
+    else if (m->kind == MSG_tokens)
+        n_beside++;
+    return 0;
 }
 
 /* ---- requests under way ---- */
@@ -200,7 +212,7 @@ static void send(struct wrk_sched *s, struct under_way *u)
 
 /* ---- engines ---- */
 
-static struct eng *engine(int n_ranks, int n_seq, int step_tok, int64_t kv_tok, int n_saved, int n_threads)
+static struct eng *engine(int n_seq, int step_tok, int64_t kv_tok, int n_saved, int n_threads, int n_ranks)
 {
     struct eng *eng = NULL;
     struct err err = {0};
@@ -247,7 +259,7 @@ static int record(void *arg, const struct msg *m, struct err *err)
 
 static void run_alone(struct tcase *c)
 {
-    struct eng *eng = engine(1, 1, TOK_MAX, CONTEXT, 0, 1);
+    struct eng *eng = engine(1, TOK_MAX, CONTEXT, 0, 1, 1);
     struct wrk_sched *s = NULL;
     struct err err = {0};
     struct msg_generate g = {.epoch = 1, .attempt = 1, .request = "alone", .tok = c->tok, .n_tok = c->n_prompt,
@@ -364,10 +376,9 @@ static void run_life(uint64_t seed)
     static const int steps[] = {1, 2, 5, 16, 33, 64, 96};
     life_seed = rng = seed;
     int64_t biggest = (TOK_MAX + OUT_MAX + 127) / 128;
-    const int n_ranks = rnd(2) ? 1 : 1 << rnd(3); /* pools of its own each, that hold one sequence at least */
-    struct eng *eng = engine(n_ranks, 1 + rnd(4), steps[rnd(7)],
-                             128 * n_ranks * (biggest + rnd(rnd(2) ? 3 : 12 / n_ranks)), rnd(4) ? rnd(8) : 0,
-                             rnd(8) ? 1 : 2);
+    int n_ranks = rnd(6) ? 1 : 1 << (1 + rnd(2)), n_seq = n_ranks > 1 ? 2 + rnd(5) : 1 + rnd(4);
+    struct eng *eng = engine(n_seq, steps[rnd(7)], n_ranks * 128 * (biggest + rnd(rnd(2) ? 3 : 12)),
+                             rnd(4) ? rnd(8) : 0, rnd(8) ? 1 : 2, n_ranks);
     int64_t n_block = eng_kv_blocks_free(eng);
     for (int i = 0; i < SCHEDULES_A_LIFE; i++) {
         run_schedule(eng);
@@ -396,9 +407,74 @@ static void test_schedules(void **state)
         assert_true(n_cached > 5000 && n_preempted > 20);
 }
 
+/* A long prefill beside 16 streams on the model: while it lasts, every step has a row of each stream, so that the time
+ * between two tokens is that of one step. The times are printed beside those of the parts alone. */
+static void test_streams_beside_prefill(void **state)
+{
+    enum { STREAMS = 16, LONG = 3000, BUDGET = 64 };
+    static int32_t tok[LONG];
+    struct eng_opts o = {.model_dir = BATON_BINARY_DIR "/small_model", .backend = backend, .n_ranks = 1,
+                         .n_threads = 1, .n_seq_max = STREAMS + 1, .step_tok_max = BUDGET, .context_max = 4000,
+                         .kv_tokens = 16 * 4000, .n_saved = 4};
+    struct msg_generate g = {.epoch = 1, .attempt = 1, .tok = tok, .max_output = 300, .ignore_eos = true};
+    struct eng *eng = NULL;
+    struct wrk_sched *s = NULL;
+    struct err err = {0};
+    double ms[3] = {0}; /* mean of a step: streams alone, beside the prefill, prefill alone */
+    int n[3] = {0};
+    (void)state;
+    if (n_lives > 0 && first_seed != 1)
+        skip(); /* once is enough */
+    g.sampling = (struct msg_sampling){.top_p = 1, .repetition_penalty = 1};
+    for (int i = 0; i < LONG; i++)
+        tok[i] = 2 + i * 13 % 60;
+    assert_int_equal(eng_open(&o, &eng, &err), 0);
+    n_beside = 0;
+    assert_int_equal(wrk_sched_new(&(struct wrk_sched_opts){.eng = eng, .n_seq_max = STREAMS + 1, .emit = count_tokens},
+                                   &s, &err), 0);
+    is_unchecked = true;
+    for (int i = 0; i < STREAMS; i++) {
+        snprintf(g.request, sizeof g.request, "s%d", i);
+        g.n_tok = 8 + i;
+        assert_int_equal(wrk_sched_add(s, &g, clock_mono_ns(), &err), 0);
+    }
+    while (n_beside < STREAMS)
+        step(s);
+    for (int phase = 0; phase < 3; phase++) {
+        if (phase == 1) {
+            snprintf(g.request, sizeof g.request, "big");
+            g.n_tok = LONG;
+            assert_int_equal(wrk_sched_add(s, &g, clock_mono_ns(), &err), 0);
+        }
+        if (phase == 2) { /* the same length again, alone; other text, so that the cache has nothing */
+            wrk_sched_drop(s);
+            tok[0] = 1;
+            assert_int_equal(wrk_sched_add(s, &g, clock_mono_ns(), &err), 0);
+        }
+        n_big = 0;
+        while (phase == 0 ? n[0] < 20 : n_big == 0) {
+            int before = n_beside;
+            int64_t t0 = clock_mono_ns();
+            step(s);
+            ms[phase] += (double)(clock_mono_ns() - t0) / 1e6;
+            n[phase]++;
+            if (phase < 2)
+                assert_int_equal(n_beside - before, STREAMS);
+        }
+    }
+    assert_true(n[1] <= LONG / (BUDGET - STREAMS) + LONG / WRK_SCHED_CUT_TOK + 3);
+    print_message("%s, 16 streams, ms a step: %.2f alone, %.2f beside a prefill of 48 rows, which alone (64 rows) takes "
+                  "%.2f\n", backend, ms[0] / n[0], ms[1] / n[1], ms[2] / n[2]);
+    is_unchecked = false;
+    wrk_sched_drop(s);
+    wrk_sched_destroy(&s);
+    eng_close(&eng);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_schedules)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_schedules),
+                                       cmocka_unit_test(test_streams_beside_prefill)};
     log_init("test", "error");
     if (argc > 1)
         backend = argv[1];
