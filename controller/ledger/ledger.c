@@ -140,6 +140,10 @@ int ctl_ledger_accept(struct ctl_ledger *l, struct ctl_request *r, int64_t now_m
 
     if (!r->created_ms)
         r->created_ms = clock_wall_ms();
+    if (!r->tenant[0])
+        strcpy(r->tenant, "-");
+    if (!r->path[0])
+        strcpy(r->path, "-");
     if (!is_durable(l, r)) {
         r->off_record = true;
         r->accepted = true;
