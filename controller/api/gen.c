@@ -486,7 +486,7 @@ static int adopt(struct api_gen *gen, struct ctl_request *q, struct err *err)
         rc = err_set(err, ERR_FORMAT, "the kept state is of another number of choices");
     if (rc)
         return rc;
-    snprintf(gen->id, sizeof gen->id, "%s", q->id);
+    snprintf(gen->id, sizeof gen->id, "%.*s", (int)sizeof gen->id - 1, q->id);
     snprintf(gen->tenant, sizeof gen->tenant, "%.*s", (int)sizeof gen->tenant - 1, q->tenant);
     memcpy(gen->r.body_hash, q->body_hash, sizeof gen->r.body_hash);
     if (q->key && !gen->key)

@@ -136,7 +136,8 @@ static bool feed(struct api_choice *c)
         c->n_fed++;
         return true;
     }
-    if (!q->told)
+    bool well = q->end == CTL_END_stop || q->end == CTL_END_length;
+    if (!q->told || (!well && c->run->gen->state == API_GEN_failed)) /* an error event tells of that end */
         return false;
     stream_text_finish(c->text);
     c->finish_reason = reason_of(c, q->end);
@@ -237,7 +238,7 @@ void api__run_heartbeat(struct api_run *run)
     run_begin(run);
     if (!run->stream)
         http_stream_write(run->x, "\n", 1);
-    else if (run->at)
+    else if (run->sse.id)
         http_stream_write(run->x, ": keep-alive\n", 13);
     else /* before the first event nobody is confused by an empty line, and some wait for one */
         http_stream_write(run->x, ": keep-alive\n\n", 14);
