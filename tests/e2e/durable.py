@@ -120,5 +120,178 @@ def every_token():
     return f"{len(away)} kills, ready again after {away[len(away) // 2] * 1000:.0f} ms, at most {away[-1] * 1000:.0f} ms"
 
 
+
+def body_of(n_tokens, prompt="Tell me about rivers.", **more):
+    return {"model": os.path.basename(MODEL), "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": n_tokens, "ignore_eos": True, "temperature": 0, **more}
+
+
+def post(s, body, **headers):
+    """Status, headers and body of one call."""
+    code, answer, got = request(s.url, "POST", CHAT, body, 60, {k.replace("_", "-"): v for k, v in headers.items()},
+                                heads=True)
+    return code, answer, got
+
+
+def generated(s):
+    return status(s.url)["counters"]["tokens"]
+
+
+def by_choice(raw):
+    """The events of each choice in order, and those behind all choices. Events of several choices may mix otherwise when
+    they are made again, and then their ids say so; with one choice everything has to be the same."""
+    out = {}
+    one = all("." not in i for i, _ in raw)
+    for event_id, data in raw:
+        choices = json.loads(data[6:])["choices"] if data != "data: [DONE]" else []
+        out.setdefault(choices[0]["index"] if choices else "tail", []).append((event_id, data) if one else data)
+    return out
+
+
+def resume_everywhere(s, what, n_tokens, **more):
+    """Every event id of a finished stream, by POST and by GET: exactly the rest, byte for byte."""
+    key = f"resume-{what}"
+    whole = Stream(s.url, n_tokens, headers={"Idempotency-Key": key}, **more).read()
+    check(whole.done, f"{what}: {whole.error}")
+    before = generated(s)
+    for i in range(len(whole.raw)):
+        want = by_choice(whole.raw[i + 1:])
+        again = Stream(s.url, n_tokens, headers={"Idempotency-Key": key, "Last-Event-ID": whole.raw[i][0]}, **more)
+        again.read()
+        check(by_choice(again.raw) == want, f"{what}: after event {i} of {len(whole.raw)} other bytes come")
+        if i % 7 == 0:
+            again.ids, again.last_id, again.raw, again.done, again.finished = whole.ids, whole.raw[i][0], [], False, set()
+            again.resume(s.url, by_id=True).read()
+            check(by_choice(again.raw) == want, f"{what}: GET after event {i}: other bytes come")
+    check(generated(s) == before, f"{what}: something was generated again")
+    return len(whole.raw)
+
+
+def resume():
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    n = 24 if SCALE == 1 else 8
+    with folder() as d, Service(1, durable(d)) as s:
+        events = resume_everywhere(s, "greedy", n, **GREEDY)
+        events += resume_everywhere(s, "tools", n, tools=tools, **SEEDED)
+        events += resume_everywhere(s, "top", n, top_logprobs=3, **SEEDED)
+        events += resume_everywhere(s, "choices", n // 2, n=3, stop=["zzz"], **SEEDED)
+        # While it runs: several readers that join at any time get all of it, and the same.
+        first = Stream(s.url, 400, headers={"Idempotency-Key": "live"}, **SEEDED)
+        it = first.events()
+        while len(first.raw) < 50:
+            next(it)
+        late = Stream(s.url, 400, headers={"Idempotency-Key": "live"}, **SEEDED)
+        later = Stream(s.url, 400, headers={"Idempotency-Key": "live", "Last-Event-ID": first.raw[30][0]}, **SEEDED)
+        check(late.http_status == 200 and later.http_status == 200, "could not join")
+        for reader in (late, later, first):
+            reader.read()
+        check(first.done and late.raw == first.raw and later.raw == first.raw[31:], "joined readers got other bytes")
+        # A restart in between: it is in the store and nowhere else.
+        s.kill_controller()
+        s.start_controller()
+        again = Stream(s.url, 400, headers={"Idempotency-Key": "live"}, **SEEDED).read()
+        check(again.raw == first.raw, "replayed with other bytes after a restart")
+        check(again.response.getheader("Idempotency-Replayed") == "true", "not marked as replayed")
+        numbers_rise(again)
+        s.check_clean()
+    return f"{events} events, from each of them the rest"
+
+
+def keys():
+    with folder() as d, Service(1, durable(d)) as s:
+        body = body_of(40)
+        # One generation for many callers at once, streamed and whole.
+        before = generated(s)
+        got = in_parallel(8, lambda i: post(s, body, Idempotency_Key="one"))
+        check(len({answer for _, answer, _ in got}) == 1 and got[0][0] == 200, f"different answers: {got[0][:2]}")
+        check(generated(s) - before == 40, f"{generated(s) - before} tokens generated for one key")
+        code, answer, headers = post(s, body, Idempotency_Key="one")
+        check((code, answer) == (200, got[0][1]), "a replay differs")
+        check(headers.get("Idempotency-Replayed") == "true", f"not marked as replayed: {headers}")
+        order = dict(reversed(list(body.items())))
+        check(post(s, order, Idempotency_Key="one")[1] == answer, "the order of members matters")
+        code, wrong, headers = post(s, body_of(41), Idempotency_Key="one")
+        check(code == 409 and json.loads(wrong)["error"]["type"] == "conflict_error", f"{code} {wrong[:200]}")
+        check(headers.get("x-should-retry") == "false", "a 409 that may be retried")
+        streamed = Stream(s.url, 40, headers={"Idempotency-Key": "two"}, **GREEDY).read().check_whole(40)
+        message = json.loads(answer)["choices"][0]["message"]
+        check((streamed.text, streamed.reasoning) == (message["content"] or "", message.get("reasoning_content") or ""),
+              "streamed and whole differ")
+        check(generated(s) - before == 80, "the second key generated something else")
+        # Another tenant's key is another key; another tenant sees nothing of ours.
+        code, other, _ = post(s, body_of(41), Idempotency_Key="one", Authorization="Bearer b")
+        check(code == 200, f"the key of another tenant: {code} {other[:100]}")
+        our_id = json.loads(answer)["id"]
+        code, found = request(s.url, "GET", f"{CHAT}/{our_id}")
+        check((code, found) == (200, answer), f"GET of a finished one: {code}")
+        code, found = request(s.url, "GET", f"{CHAT}/{our_id}", headers={"Authorization": "Bearer b"})
+        check(code == 404, f"another tenant's GET: {code}")
+        check(request(s.url, "GET", f"{CHAT}/chatcmpl-0")[0] == 404, "an unknown id")
+        # Ids that do not fit.
+        for last in ("chatcmpl-1", "0" * 24 + "-1", "x"):
+            code, wrong, _ = post(s, body_of(40, stream=True), Idempotency_Key="one", Last_Event_ID=last)
+            check(code == 409, f"Last-Event-ID {last}: {code} {wrong[:100]}")
+        check(post(s, body_of(40, stream=True), Last_Event_ID="x")[0] == 409, "Last-Event-ID without a key")
+        check(post(s, body, Idempotency_Key="x" * 256)[0] == 400, "a key that is too long")
+        # A refused request is not kept.
+        bad = dict(body, temperature=9)
+        check(post(s, bad, Idempotency_Key="bad")[0] == 400, "temperature 9")
+        check(post(s, body, Idempotency_Key="bad")[0] == 200, "a refused request was kept")
+        # All of it after a restart, whole and streamed.
+        s.kill_controller()
+        s.start_controller()
+        wait_for("worker back", lambda: request(s.url, "GET", "/health")[0] == 200, 10)
+        check(post(s, body, Idempotency_Key="one")[1] == answer, "another answer after a restart")
+        check(post(s, body_of(41), Idempotency_Key="one")[0] == 409, "no 409 after a restart")
+        again = Stream(s.url, 40, headers={"Idempotency-Key": "two"}, **GREEDY).read()
+        check(again.raw == streamed.raw, "other events after a restart")
+        check(generated(s) == 0, "something was generated again")
+        s.check_clean()
+    return "8 callers, 1 generation"
+
+
+def detached():
+    n = 1500 if SCALE == 1 else 400
+    with folder() as d, Service(1, durable(d)) as s:
+        for how, stays in (("key", True), ("store", True), ("plain", False)):
+            more = {"store": True} if how == "store" else {}
+            headers = {"Idempotency-Key": "hang-up"} if how == "key" else {}
+            before = generated(s)
+            stream = Stream(s.url, n, headers=headers, **SEEDED, **more)
+            it = stream.events()
+            while len(stream.tokens) < 10:
+                next(it)
+            one = next(iter(stream.ids))
+            code, answer = request(s.url, "GET", f"{CHAT}/{one}")
+            check(code == 202 and json.loads(answer)["status"] == "in_progress", f"GET of a running one: {code}")
+            began = time.monotonic()
+            stream.close()
+            if stays:
+                time.sleep(0.05)
+                check(status(s.url)["streams"]["running"] == 1, f"{how}: canceled by a hang-up")
+                stream.resume(s.url, by_id=True).read().check_whole(n)
+                numbers_rise(stream)
+                check(generated(s) - before == n, f"{how}: {generated(s) - before} tokens generated")
+            else:
+                wait_for("canceled", lambda: status(s.url)["streams"]["running"] == 0, 2, 0.001)
+                gone = time.monotonic() - began
+        # A stop of the server leaves what has a key for the next one.
+        stream = Stream(s.url, n, headers={"Idempotency-Key": "stop"}, **SEEDED)
+        it = stream.events()
+        while len(stream.tokens) < 10:
+            next(it)
+        s.controller.send(signal.SIGTERM)
+        time.sleep(0.2)
+        s.controller.send(signal.SIGTERM)  # at once
+        check(s.controller.wait() == 0, "no good end")
+        s.gone.append(s.controller)
+        stream.read()
+        s.start_controller()
+        stream.resume(s.url).read().check_whole(n)
+        numbers_rise(stream)
+        s.check_clean()
+    return f"a plain one was canceled after {gone * 1000:.0f} ms"
+
+
 if __name__ == "__main__":
-    main(every_token)
+    main(every_token, resume, keys, detached)
