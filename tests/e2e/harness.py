@@ -221,9 +221,9 @@ class Service:
             self.end()
             raise
 
-    def _controller(self, port, endpoint):
+    def _controller(self, port, endpoint, *more):
         return Process("controller", [binary("baton-controller"), "--model", MODEL, "--port", port, "--workers",
-                                      endpoint, "--die-with-parent", *self.controller_args])
+                                      endpoint, "--die-with-parent", *self.controller_args, *more])
 
     def kill_controller(self, sig=signal.SIGKILL):
         self.controller.send(sig)
