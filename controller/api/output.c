@@ -189,8 +189,9 @@ static void note_end(const struct api_run *run, int status)
     if (run->gen && run->gen->req && run->choice)
         u = usage_of(run);
     log_info(api, "done: id=%s client_id=%s status=%d ms=%lld prompt_tok=%lld completion_tok=%lld redispatched=%lld",
-             run->gen ? run->gen->id : run->hex, run->client_id, status, (long long)((int64_t)uv_now(ctl_loop(f->ctl)) - run->start_ms),
-             (long long)u.prompt_tok, (long long)u.completion_tok, (long long)u.n_redispatched);
+             run->gen ? run->gen->id : run->hex, run->client_id, status,
+             (long long)((int64_t)uv_now(ctl_loop(f->ctl)) - run->start_ms), (long long)u.prompt_tok,
+             (long long)u.completion_tok, (long long)u.n_redispatched);
 }
 
 static void add_timing(struct api_run *run)

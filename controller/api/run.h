@@ -107,7 +107,8 @@ struct api_run {
 void api__run_mark(struct api_run *run);  /* there is something to write */
 void api__run_fail(struct api_run *run, enum api_error_kind kind, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* It listens, and what was asked is known: is it the same body, does the Last-Event-ID fit? Else it fails and leaves. */
+/* It listens, and what was asked is known: is it the same body, does the Last-Event-ID fit? Else it fails and leaves.
+ */
 void api__run_check(struct api_run *run);
 void api__run_free(struct api_run *run);  /* the answer is complete, or nobody wants it */
 

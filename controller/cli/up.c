@@ -464,8 +464,8 @@ static int make_folders(char *path, struct err *err)
         *p = 0;
         int rc = mkdir(path, 0700) != 0 && errno != EEXIST;
         if (rc)
-            return err_set(err, ERR_IO, "cannot make the folder %s for the store: %s; choose another with --store", path,
-                           strerror(errno));
+            return err_set(err, ERR_IO, "cannot make the folder %s for the store: %s; choose another with --store",
+                           path, strerror(errno));
         *p = end;
         if (!end)
             return 0;
@@ -483,8 +483,9 @@ int up_store_path(int64_t port, char *path, size_t size, bool *own, struct err *
     else if (home && home[0] == '/')
         n = snprintf(path, size, "%s/.local/state/baton", home);
     else
-        return err_set(err, ERR_MISSING,
-                       "neither XDG_STATE_HOME nor HOME says where to keep the store; give --store PATH, or --store off");
+        return err_set(
+            err, ERR_MISSING,
+            "neither XDG_STATE_HOME nor HOME says where to keep the store; give --store PATH, or --store off");
     if (n < 0 || (size_t)n + 32 >= size)
         return err_set(err, ERR_LIMIT, "the path of the store is too long; give --store PATH");
     int rc = make_folders(path, err);

@@ -7,9 +7,9 @@
  *
  * stdout gets exactly one line, "ready http://HOST:PORT", when the controller answers and a worker is ready. All
  * else, the children's lines included ("[w0] ..."), goes to stderr. A controller that dies is started again on its
- * ports, and goes on with what its store has. A worker that dies is started again, unless its status says that another start would end the same way
- * (usage, broken checkpoint, refused by the controller): then its reason is shown, and when no worker is left `up`
- * ends with 1.
+ * ports, and goes on with what its store has. A worker that dies is started again, unless its status says that
+ * another start would end the same way (usage, broken checkpoint, refused by the controller): then its reason is
+ * shown, and when no worker is left `up` ends with 1.
  */
 #ifndef CONTROLLER_CLI_UP_H
 #define CONTROLLER_CLI_UP_H

@@ -21,8 +21,8 @@ enum { EXTRA_VERSION = 1 };
 void extra_encode(const struct ctl_output *o, int32_t n_top, const char *numerics, int64_t first, int64_t n,
                   struct buf *out);
 
-/* Fill o->logprob and o->top at [first, first + n), for which there is room. data NULL: none were kept, the logprobs are
- * 0. numerics: "" if the row has none. ERR_FORMAT: damaged, or of another n_top; ERR_VERSION. */
+/* Fill o->logprob and o->top at [first, first + n), for which there is room. data NULL: none were kept, the logprobs
+ * are 0. numerics: "" if the row has none. ERR_FORMAT: damaged, or of another n_top; ERR_VERSION. */
 int extra_decode(const void *data, size_t bytes, int32_t n_top, int64_t first, int64_t n, struct ctl_output *o,
                  char numerics[MSG_NAME_MAX], struct err *err);
 

@@ -5,21 +5,20 @@
  * Limits:   the store's: while store_is_full() nothing is put; tokens wait in their choices, whose max_output bounds
  *           them, and go in later as longer rows. New requests are refused meanwhile.
  *
- * Three counts of each choice: out.n tokens have arrived, n_put are in a batch, n_shown are committed and were told to
- * the front. In a turn, arrivals mark their choice; ctl_ledger_put() writes a row for each marked choice, an end behind
- * the last token; store_flush() hands it all over as one batch; ctl_ledger_release(), in the turn after the commit,
- * tells the fronts, in the order in which things were put.
+ * Three counts of each choice: out.n tokens have arrived, n_put are in a batch, n_shown are committed and were told
+ * to the front. In a turn, arrivals mark their choice; ctl_ledger_put() writes a row for each marked choice, an end
+ * behind the last token; store_flush() hands it all over as one batch; ctl_ledger_release(), in the turn after the
+ * commit, tells the fronts, in the order in which things were put.
  *
  * What waits for what, by policy:
  *
  *   token        accept, tokens and end are committed before they are shown: no death of a process shows to a client
  *   token-fsync  the same, and each row of tokens is on disk: no power cut does either
- *   request      accept and end; tokens are shown at once and kept with the end: after a death they are generated again,
- *                which gives the same ones on the same kind of worker
- *   off          nothing is kept
+ *   request      accept and end; tokens are shown at once and kept with the end: after a death they are generated
+ * again, which gives the same ones on the same kind of worker off          nothing is kept
  *
- * While the store fails, an end that is an error is shown all the same: "your deadline has passed" promises nothing that
- * a restart could break. Everything else waits for the store.
+ * While the store fails, an end that is an error is shown all the same: "your deadline has passed" promises nothing
+ * that a restart could break. Everything else waits for the store.
  */
 #ifndef CONTROLLER_LEDGER_LEDGER_H
 #define CONTROLLER_LEDGER_LEDGER_H

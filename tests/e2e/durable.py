@@ -3,11 +3,11 @@
 workers, a real store, the small checkpoint.
 
   every_token   SIGKILL the controller after every token index of a 64-token stream, greedy and seeded at temperature 1,
-                start it again; the client comes back with Last-Event-ID, by the same POST or by GET: every event, its id
-                and its bytes as in the undisturbed run; a third of the times the worker is killed as well
-  resume        from every event of a finished and of a running stream, with tool calls, stop strings and several choices
-  keys          Idempotency-Key: joins, replays whole and streamed, 409 for another body, one generation for all; scoped to
-                the API key; Last-Event-ID of another request is 409
+                start it again; the client comes back with Last-Event-ID, by the same POST or by GET: every event, its
+                id and its bytes as in the undisturbed run; a third of the times the worker is killed as well
+  resume        from every event of a finished and of a running stream, with tool calls, stop strings, several choices
+  keys          Idempotency-Key: joins, replays whole and streamed, 409 for another body, one generation for all; scoped
+                to the API key; Last-Event-ID of another request is 409
   detached      with a key or store: true a hang-up does not cancel, without one it does
   many          16 streams, the controller or the worker or both killed at random moments (BATON_TRIALS times)
   full_disk     the store cannot grow: health says so, nothing new is accepted, streams pause and go on
@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 
-from harness import (MODEL, SCALE, Failure, Service, Stream, check, compare, in_parallel, main, request, status, wait_for)
+from harness import (MODEL, SCALE, Service, Stream, check, compare, in_parallel, main, request, status, wait_for)
 
 GREEDY = {"temperature": 0}
 SEEDED = {"temperature": 1, "seed": 20260801}
@@ -126,7 +126,8 @@ def every_token():
         check(status(s.url)["store"]["refused"] == 0, "the store refused something")
         s.check_clean()
     away.sort()
-    return f"{len(away)} kills, ready again after {away[len(away) // 2] * 1000:.0f} ms, at most {away[-1] * 1000:.0f} ms"
+    half, most = away[len(away) // 2] * 1000, away[-1] * 1000
+    return f"{len(away)} kills, ready again after {half:.0f} ms, at most {most:.0f} ms"
 
 
 
@@ -147,8 +148,8 @@ def generated(s):
 
 
 def by_choice(raw):
-    """The events of each choice in order, and those behind all choices. Events of several choices may mix otherwise when
-    they are made again, and then their ids say so; with one choice everything has to be the same."""
+    """The events of each choice in order, and those behind all choices. Events of several choices may mix otherwise
+    when they are made again, and then their ids say so; with one choice everything has to be the same."""
     out = {}
     one = all("." not in i for i, _ in raw)
     for event_id, data in raw:
@@ -169,7 +170,8 @@ def resume_everywhere(s, what, n_tokens, **more):
         again.read()
         check(by_choice(again.raw) == want, f"{what}: after event {i} of {len(whole.raw)} other bytes come")
         if i % 7 == 0:
-            again.ids, again.last_id, again.raw, again.done, again.finished = whole.ids, whole.raw[i][0], [], False, set()
+            again.ids, again.last_id = whole.ids, whole.raw[i][0]
+            again.raw, again.done, again.finished = [], False, set()
             again.resume(s.url, by_id=True).read()
             check(by_choice(again.raw) == want, f"{what}: GET after event {i}: other bytes come")
     check(generated(s) == before, f"{what}: something was generated again")

@@ -194,7 +194,8 @@ def request(url, method, path, body=None, seconds=30, headers=None, heads=False)
     host = url.removeprefix("http://")
     c = http.client.HTTPConnection(host, timeout=seconds * SCALE)
     try:
-        c.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
+        c.request(method, path, None if body is None else json.dumps(body),
+                  {"Content-Type": "application/json", **(headers or {})})
         r = c.getresponse()
         return (r.status, r.read(), dict(r.getheaders())) if heads else (r.status, r.read())
     finally:
@@ -344,8 +345,8 @@ class Up:
 class Stream:
     """One streamed chat completion, read event by event and checked against the contract (docs/spec/api.md 4.3)."""
 
-    def __init__(self, url, n_tokens, prompt="Tell me about rivers.", seed=None, temperature=0.0, seconds=120, headers=None,
-                 **more):
+    def __init__(self, url, n_tokens, prompt="Tell me about rivers.", seed=None, temperature=0.0, seconds=120,
+                 headers=None, **more):
         self.body = {"model": more.pop("model", None) or os.path.basename(MODEL), "stream": True,
                      "messages": [{"role": "user", "content": prompt}], "max_tokens": n_tokens, "ignore_eos": True,
                      "temperature": temperature, "logprobs": True, "stream_options": {"include_usage": True}, **more}

@@ -1,6 +1,7 @@
-/* Proves: what was accepted goes on after the controller's end, from the committed tokens, in the same order and with the
- * same numbers; its worker epochs are above all earlier ones; a store that is in use or fails is named. How: controllers
- * one after the other on one SQLite file, scripted workers; the first one leaves its requests as a death would.
+/* Proves: what was accepted goes on after the controller's end, from the committed tokens, in the same order and with
+ * the same numbers; its worker epochs are above all earlier ones; a store that is in use or fails is named. How:
+ * controllers one after the other on one SQLite file, scripted workers; the first one leaves its requests as a death
+ * would.
  */
 #include "tests/unit/controller/rig.h"
 

@@ -1,5 +1,5 @@
-/* Proves: event ids come back as they were written, for one choice and many; what is no id, or of another request, or of
- * another number of choices is told apart. How: round trips and a list of bad ones.
+/* Proves: event ids come back as they were written, for one choice and many; what is no id, or of another request, or
+ * of another number of choices is told apart. How: round trips and a list of bad ones.
  */
 #include "tests/unit/test.h"
 

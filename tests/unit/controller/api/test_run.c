@@ -86,8 +86,8 @@ static void join_choice(struct joined *j, const struct json *c)
     }
 }
 
-/* What follows the data of event n_event: its id, and with the first one how long to wait. Returns 0 for an error event,
- * which has no id, else 1. */
+/* What follows the data of event n_event: its id, and with the first one how long to wait. Returns 0 for an error
+ * event, which has no id, else 1. */
 static int check_event_id(const char *rest, const char *next, int n_event, int n_choice)
 {
     char want[40];
@@ -734,10 +734,12 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),     cmocka_unit_test(test_events_are_a_function_of_tokens),    cmocka_unit_test(test_form),
-        cmocka_unit_test(test_hidden),   cmocka_unit_test(test_failures),   cmocka_unit_test(test_context),
-        cmocka_unit_test(test_keepalive), cmocka_unit_test(test_redispatch), cmocka_unit_test(test_gone),
-        cmocka_unit_test(test_pool),     cmocka_unit_test(test_many),
+        cmocka_unit_test(test_rows),      cmocka_unit_test(test_events_are_a_function_of_tokens),
+        cmocka_unit_test(test_form),      cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_failures),  cmocka_unit_test(test_context),
+        cmocka_unit_test(test_keepalive), cmocka_unit_test(test_redispatch),
+        cmocka_unit_test(test_gone),      cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

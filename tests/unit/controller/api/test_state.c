@@ -1,5 +1,5 @@
-/* Proves: what the front keeps of a generation comes back as it was, with stop strings that hold anything and tools; what
- * is damaged or newer is refused. How: round trips; every truncation.
+/* Proves: what the front keeps of a generation comes back as it was, with stop strings that hold anything and tools;
+ * what is damaged or newer is refused. How: round trips; every truncation.
  */
 #include "tests/unit/test.h"
 

@@ -1,5 +1,5 @@
-/* Proves: logprobs and alternatives keep their bits through the store, -inf and NaN included; rows without them, damaged
- * and newer ones are told apart. How: round trips with 0 and 3 alternatives; every truncation.
+/* Proves: logprobs and alternatives keep their bits through the store, -inf and NaN included; rows without them,
+ * damaged and newer ones are told apart. How: round trips with 0 and 3 alternatives; every truncation.
  */
 #include "tests/unit/test.h"
 

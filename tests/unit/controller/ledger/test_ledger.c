@@ -1,7 +1,7 @@
 /* Proves what a client may see when, by policy: with token and token-fsync nothing before its row is committed, with
- * request nothing before the accept is, with off at once; that tokens and end are in the store in that order; and that a
- * front which finds the end in arrived tokens is told of it once. How: a controller on an SQLite file whose commits are
- * counted at each event; what is there afterwards is read back.
+ * request nothing before the accept is, with off at once; that tokens and end are in the store in that order; and
+ * that a front which finds the end in arrived tokens is told of it once. How: a controller on an SQLite file whose
+ * commits are counted at each event; what is there afterwards is read back.
  */
 #include "tests/unit/controller/rig.h"
 

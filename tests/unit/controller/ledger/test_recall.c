@@ -1,5 +1,5 @@
-/* Proves: a request built from the store's records is the request that was put: names, seeds, tokens, what is exact, ends
- * and how they came about; records that do not fit are refused and change nothing. How: records by hand.
+/* Proves: a request built from the store's records is the request that was put: names, seeds, tokens, what is exact,
+ * ends and how they came about; records that do not fit are refused and change nothing. How: records by hand.
  */
 #include "tests/unit/test.h"
 
