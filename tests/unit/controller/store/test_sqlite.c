@@ -272,9 +272,10 @@ static void test_full_disk(void **state)
 
 /* ---- every change goes wrong once ---- */
 
-enum { N_ACCEPT = 3 };
+/* Requests "a", "b", "c" and run "d". */
+enum { N_PROMISE = 4, RUN = 3 };
 
-/* What the scenario has been promised. */
+/* What the scenario has been promised; of a run, n_tok counts steps. */
 struct promise {
     bool accepted, ended, pruning;
     int64_t n_tok, n_tok_durable;
@@ -285,6 +286,13 @@ typedef void (*report_fn)(void *arg, char what, char id, int64_t n);
 static void tell(report_fn report, void *arg, char what, const char *id, int64_t n)
 {
     report(arg, what, id[0], n);
+}
+
+static uint64_t put_nth_step(struct rig *r, int64_t i, enum store_class cls)
+{
+    char path[32];
+    snprintf(path, sizeof path, "p[%d]", (int)i);
+    return put_step(r, "d", path, 1, i % 2 ? "done" : "started", cls);
 }
 
 /* The fixed scenario: each step waits for its acknowledgement, so that the changes of the files are the same each
@@ -298,11 +306,15 @@ static void scenario(struct rig *r, report_fn report, void *arg)
         tell(report, arg, 't', "a", 3 * i + 3);
     }
     put_tokens(r, "a", 0, 12, 200, STORE_LAZY);
+    put_run(r, "d", "t", "key");
     assert_true(rig_wait_durable(r, put_accept(r, "b", 1)));
     tell(report, arg, 't', "a", 212);
+    tell(report, arg, 'a', "d", 0);
     tell(report, arg, 'a', "b", 0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++) { /* a step and its tokens: one batch */
+        put_nth_step(r, i, STORE_LAZY);
         assert_true(rig_wait(r, put_tokens(r, "b", 0, 256 * i, 256, STORE_LAZY)));
+        tell(report, arg, 't', "d", i + 1);
         tell(report, arg, 't', "b", 256 * i + 256);
     }
     assert_true(rig_wait_durable(r, put_end(r, "a", 0, 212)));
@@ -313,12 +325,20 @@ static void scenario(struct rig *r, report_fn report, void *arg)
     tell(report, arg, 'a', "c", 0);
     assert_true(rig_wait(r, put_tokens(r, "c", 0, 0, 250, STORE_LAZY)));
     tell(report, arg, 't', "c", 250);
+    assert_true(rig_wait_durable(r, put_nth_step(r, 3, STORE_FULL)));
+    tell(report, arg, 'T', "d", 4);
     assert_true(rig_wait_durable(r, put_tokens(r, "b", 0, 768, 1, STORE_FULL)));
     tell(report, arg, 'T', "b", 769);
+    assert_true(rig_wait_durable(r, put_run_end(r, "d")));
+    tell(report, arg, 'e', "d", 0);
+    tell(report, arg, 'p', "d", 0);
+    assert_true(rig_wait(r, put_prune_run(r, "d")));
+    assert_true(rig_wait_durable(r, put_tokens(r, "c", 0, 250, 1, STORE_FULL)));
+    tell(report, arg, 'T', "c", 251);
     assert_int_equal(r->n_refused, 0);
 }
 
-static void note(struct promise p[N_ACCEPT], char what, char id, int64_t n)
+static void note(struct promise p[N_PROMISE], char what, char id, int64_t n)
 {
     struct promise *to = &p[id - 'a'];
     if (what == 't' || what == 'T')
@@ -330,7 +350,7 @@ static void note(struct promise p[N_ACCEPT], char what, char id, int64_t n)
     if (what == 'p')
         to->pruning = true;
     if (what == 'a' || what == 'e' || what == 'T') /* FULL: everything before it is durable, too */
-        for (int i = 0; i < N_ACCEPT; i++)
+        for (int i = 0; i < N_PROMISE; i++)
             p[i].n_tok_durable = p[i].n_tok;
 }
 
@@ -339,25 +359,64 @@ static void note_here(void *arg, char what, char id, int64_t n)
     note(arg, what, id, n);
 }
 
+/* What is there is what some number of batches made, from the first on: no later one without an earlier one, none in
+ * parts. */
+static void verify_prefix(const struct seen *seen, int64_t at)
+{
+    const struct seen_request *a = seen_find(seen, "a"), *b = seen_find(seen, "b"), *c = seen_find(seen, "c");
+    const struct seen_run *d = seen_find_run(seen, "d");
+    int64_t n_b = b ? b->n_tok[0] : -1, n_c = c ? c->n_tok[0] : -1;
+    bool pruned_d = !d && n_c == 251;
+    int n_step = d ? d->n_step : pruned_d ? 4 : -1;
+    const bool fact[] = {
+        a || b,         (a && a->n_tok[0] == 212) || b,       b && (d || pruned_d), n_b >= 256, n_b >= 512, n_b >= 768,
+        !a || a->ended[0], !a,                                c != NULL,            n_c >= 250, n_step >= 4, n_b == 769,
+        !d || d->ended, !d,                                   n_c == 251,
+    };
+    size_t n = sizeof fact / sizeof fact[0], i = 0;
+
+    if (!a && !b && !c && !d)
+        return; /* nothing at all */
+    while (i < n && fact[i])
+        i++;
+    size_t first = i;
+    if (i < 3)
+        return; /* b and d are not there: `!d` and so on mean nothing yet */
+    for (; i < n; i++)
+        if (fact[i])
+            fail_msg("change %d: batch %d is there without batch %d", (int)at, (int)i, (int)first);
+    if ((d || pruned_d) && (n_b < 768 ? n_b / 256 : 3) != (n_step < 3 ? n_step : 3))
+        fail_msg("change %d: %d steps and %d tokens of one batch each", (int)at, n_step, (int)n_b);
+    for (int k = 0; d && k < d->n_step; k++) { /* in order */
+        char want[32];
+        snprintf(want, sizeof want, "p[%d]/1/%s ", k, k % 2 ? "done" : "started");
+        if (!strstr(d->trace, want))
+            fail_msg("change %d: the steps are %s", (int)at, d->trace);
+    }
+}
+
 /* Every promise is kept, and the store goes on. */
-static void verify(const char *path, const struct promise p[N_ACCEPT], bool power, int64_t at)
+static void verify(const char *path, const struct promise p[N_PROMISE], bool power, int64_t at)
 {
     struct rig r;
     struct seen seen;
     struct err err;
 
     rig_init(&r, path);
-    if (rig_open(&r, &err) || seen_load(r.store, STORE_LOAD_all, &seen, &err))
+    if (rig_open(&r, &err) || seen_load(r.store, STORE_LOAD_all, &seen, &err)) /* the opening checks the whole file */
         fail_msg("change %d: %s", (int)at, err.text);
-    for (int i = 0; i < N_ACCEPT; i++) {
-        const struct seen_request *s = seen_find(&seen, (char[]){(char)('a' + i), 0});
+    for (int i = 0; i < N_PROMISE; i++) {
+        const char id[] = {(char)('a' + i), 0};
+        const struct seen_request *s = seen_find(&seen, id);
+        const struct seen_run *run = seen_find_run(&seen, id);
         int64_t want = power ? p[i].n_tok_durable : p[i].n_tok;
-        if (p[i].pruning || !p[i].accepted)
-            continue;
-        if (!s || s->n_tok[0] < want || (p[i].ended && !s->ended[0]))
-            fail_msg("change %d: request %c has %d tokens of %d, ended=%d of %d", (int)at, 'a' + i,
-                     s ? (int)s->n_tok[0] : -1, (int)want, s && s->ended[0], p[i].ended);
+        int64_t got = i == RUN ? (run ? run->n_step : -1) : s ? s->n_tok[0] : -1;
+        bool ended = i == RUN ? run && run->ended : s && s->ended[0];
+        if (p[i].accepted && !p[i].pruning && (got < want || (p[i].ended && !ended)))
+            fail_msg("change %d: %s has %d tokens or steps of %d, ended=%d of %d", (int)at, id, (int)got, (int)want,
+                     ended, p[i].ended);
     }
+    verify_prefix(&seen, at);
     assert_int_equal(store_start(r.store, &err), 0);
     assert_true(rig_wait_durable(&r, put_accept(&r, "z", 1)));
     assert_int_equal(r.n_refused, 0);
@@ -372,6 +431,7 @@ static void open_faulty(struct rig *r, const char *path)
     r->config.limit.checkpoint_pages = 4; /* so that the scenario has some */
     r->config.limit.sync_ms = 3600000;    /* nothing happens by the clock */
     r->config.limit.retry_ms = 1;
+    r->config.limit.retry_ms_max = 2;
 }
 
 static void fail_each(int64_t n_fail)
@@ -384,7 +444,7 @@ static void fail_each(int64_t n_fail)
     fresh(path, sizeof path);
     open_faulty(&r, path); /* registers it */
     for (at = 0;; at++) {
-        struct promise p[N_ACCEPT] = {0};
+        struct promise p[N_PROMISE] = {0};
         remove_db(path);
         faultvfs_plan(FAULT_ERROR, at, n_fail);
         int n_try = 0;
@@ -448,7 +508,7 @@ static int child_main(char **argv)
 }
 
 /* True: the child was killed; p has what it was promised. */
-static bool run_child(const char *path, enum fault_mode mode, int64_t at, struct promise p[N_ACCEPT])
+static bool run_child(const char *path, enum fault_mode mode, int64_t at, struct promise p[N_PROMISE])
 {
     char mode_text[16], at_text[32], fd_text[16];
     struct report m;
@@ -483,7 +543,7 @@ static void kill_each(enum fault_mode mode)
 
     fresh(path, sizeof path);
     for (at = 0; killed; at++) {
-        struct promise p[N_ACCEPT] = {0};
+        struct promise p[N_PROMISE] = {0};
         remove_db(path);
         killed = run_child(path, mode, at, p);
         if (mode == FAULT_POWER && killed)
