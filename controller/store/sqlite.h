@@ -30,7 +30,8 @@
     " AND ((r.created_ms, r.n) <= (?2, ?3) OR (SELECT " last_end ") < ?1) ORDER BY r.created_ms, r.n LIMIT ?4"
 #define SQ_NTH(table) "SELECT created_ms, n FROM " table " ORDER BY created_ms DESC, n DESC LIMIT 1 OFFSET ?1"
 
-/* One list: enum, text, and what is prepared at open. ?1 .. in the order of row.h. */
+/* CROSS JOIN: in that order, because few live among many.
+ * One list: enum, text, and what is prepared at open. ?1 .. in the order of row.h. */
 #define SQ_STATEMENT_LIST(X)                                                                                       \
     X(begin, "BEGIN IMMEDIATE")                                                                                    \
     X(commit, "COMMIT")                                                                                            \
@@ -70,14 +71,14 @@
     X(prune_run_live, "DELETE FROM live_run WHERE run = ?1")                                        \
     X(prune_run_last, "DELETE FROM run WHERE n = ?1")                                               \
     X(load_request, SQ_REQUEST "request r ORDER BY r.created_ms, r.n")                                             \
-    X(load_live, SQ_REQUEST "live l JOIN request r ON r.n = l.request ORDER BY r.created_ms, r.n")                 \
+    X(load_live, SQ_REQUEST "live l CROSS JOIN request r ON r.n = l.request ORDER BY r.created_ms, r.n")                 \
     X(get_request, SQ_REQUEST "request r WHERE r.id = ?1")                                                         \
     X(get_request_key, SQ_REQUEST "request r WHERE r.tenant = ?1 AND r.path = ?2 AND r.key = ?3")                  \
     X(tokens_of, "SELECT ?2, choice, first, n, ids, extra FROM token WHERE request = ?1 ORDER BY choice, first")   \
     X(ends_of, "SELECT ?2, choice, finish, text, n_tok, " SQ_USAGE ", ended_ms FROM ended WHERE request = ?1"      \
                " ORDER BY choice")                                                                                 \
     X(load_run, SQ_RUN_WHOLE "run r ORDER BY r.created_ms, r.n")                                                   \
-    X(load_live_run, SQ_RUN_WHOLE "live_run l JOIN run r ON r.n = l.run ORDER BY r.created_ms, r.n")               \
+    X(load_live_run, SQ_RUN_WHOLE "live_run l CROSS JOIN run r ON r.n = l.run ORDER BY r.created_ms, r.n")               \
     X(get_run, SQ_RUN_WHOLE "run r WHERE r.id = ?1")                                                               \
     X(get_run_key, SQ_RUN_WHOLE "run r WHERE r.tenant = ?1 AND r.key = ?2")                                        \
     X(list_runs, SQ_RUN_SHORT "run r WHERE r.n < ?1 ORDER BY r.n DESC LIMIT ?2")                                   \

@@ -5,6 +5,7 @@
  */
 #include "tests/unit/controller/store/suite.h"
 
+#include "controller/store/sqlite.h"
 #include "tests/unit/controller/store/faultvfs.h"
 
 #include <errno.h>
@@ -174,6 +175,63 @@ static void test_file_is_private(void **state)
     make_db(path, sizeof path);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+/* ---- what a statement costs ---- */
+
+/* Rows of sql, one line each, into out. */
+static void lines_of(sqlite3 *db, const char *sql_text, int column, char *out, size_t n)
+{
+    sqlite3_stmt *st;
+    assert_int_equal(sqlite3_prepare_v2(db, sql_text, -1, &st, NULL), SQLITE_OK);
+    out[0] = 0;
+    while (sqlite3_step(st) == SQLITE_ROW)
+        snprintf(out + strlen(out), n - strlen(out), "%s\n", (const char *)sqlite3_column_text(st, column));
+    sqlite3_finalize(st);
+}
+
+/* No statement but the whole load walks through a table that grows: each finds its rows by an index. */
+static void test_statements_use_indexes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *sql;
+    } statement[] = {
+#define X(statement_name, text) {#statement_name, text},
+        SQ_STATEMENT_LIST(X)
+#undef X
+    };
+    /* Who may walk, and through what: a table of what lives, the one row of the leader, an index in its order. */
+    static const char *const may[][2] = {
+        {"load_request", "SCAN r USING INDEX request_age"}, {"load_run", "SCAN r USING INDEX run_age"},
+        {"load_live", "SCAN l"},                            {"load_live_run", "SCAN l"},
+        {"leader", "SCAN leader"},                          {"mark", "SCAN leader"},
+        {"nth_request", "SCAN request USING COVERING INDEX request_age"},
+        {"nth_run", "SCAN run USING COVERING INDEX run_age"},
+    };
+    char path[512], explain[2048], plan[4096];
+    sqlite3 *db;
+    int n_search = 0;
+
+    make_db(path, sizeof path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    for (size_t i = 0; i < sizeof statement / sizeof statement[0]; i++) {
+        const char *allowed = "?";
+        for (size_t k = 0; k < sizeof may / sizeof may[0]; k++)
+            if (strcmp(may[k][0], statement[i].name) == 0)
+                allowed = may[k][1];
+        snprintf(explain, sizeof explain, "EXPLAIN QUERY PLAN %s", statement[i].sql);
+        lines_of(db, explain, 3, plan, sizeof plan);
+        for (char *line = strtok(plan, "\n"); line; line = strtok(NULL, "\n")) {
+            n_search += strncmp(line, "SEARCH", 6) == 0;
+            bool sorts_few = !strncmp(statement[i].name, "load_live", 9) || !strcmp(statement[i].name, "steps_of");
+            if ((strstr(line, "SCAN") && strcmp(line, allowed) != 0 && strcmp(line, "SCAN CONSTANT ROW") != 0) ||
+                (strstr(line, "TEMP B-TREE") && !sorts_few))
+                fail_msg("%s: %s", statement[i].name, line);
+        }
+    }
+    sqlite3_close(db);
+    assert_true(n_search > 20);
 }
 
 /* ---- a disk that is full for a while ---- */
@@ -600,6 +658,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_read_only),
         cmocka_unit_test(test_no_such_directory),
         cmocka_unit_test(test_file_is_private),
+        cmocka_unit_test(test_statements_use_indexes),
         cmocka_unit_test(test_file_size_limit),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_fail_each_change),
