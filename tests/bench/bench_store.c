@@ -1,6 +1,6 @@
 /* Measures the store: tokens, commits and three-step runs a second, on the file system of each directory given.
  *
- *   bench_store [--seconds S] [--only N] [--url URL] DIR...
+ *   bench_store [--seconds S] [--only N] [--large ROWS DIR] [--url URL] DIR...
  *
  * A run is 8 rows: run, three times started and done, run_end. "stepwise": what a step has done is committed (and on
  * disk, FULL) before the next one starts, 4 commits a run. "grouped": steps that need nobody's answer are put in one
@@ -243,6 +243,156 @@ static void bench_tokens(const char *url, int streams, enum store_class cls, boo
     close_bench(&b, what, "tokens", n, s, cpu_s() - cpu0);
 }
 
+/* ---- a large file: N requests that have ended, half of them pruned ---- */
+
+static void wait_for(struct bench *b, uint64_t seq)
+{
+    store_flush(b->store);
+    while (b->committed < seq)
+        uv_run(&b->loop, UV_RUN_ONCE);
+}
+
+static void fill(struct bench *b, int64_t n)
+{
+    struct err err;
+    uint64_t seq = 0;
+    int32_t tok[64] = {0};
+
+    for (int64_t i = 0; i < n; i++) {
+        char id[STORE_ID_MAX];
+        uint64_t h = (uint64_t)(i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+        snprintf(id, sizeof id, "chatcmpl-%016llx%08llx", (unsigned long long)(h ^ h >> 29), (unsigned long long)i);
+        struct store_request q = {.id = id, .tenant = "bench", .path = "/v1/chat/completions", .n_choice = 1,
+                                  .created_ms = i, .prompt = tok, .n_prompt = 64, .params = tok, .params_bytes = 64};
+        struct store_tokens t = {.request = id, .n = 64, .id = tok};
+        struct store_end e = {.request = id, .finish = "stop", .n_tok = 64, .ended_ms = i + 1};
+        check(store_accept(b->store, &q, &seq, &err), &err);
+        check(store_tokens(b->store, &t, STORE_LAZY, &seq, &err), &err);
+        if (i % (n / 10) != 5) /* ten of them live */
+            check(store_end(b->store, &e, &seq, &err), &err);
+        if (i % 200 == 199) {
+            store_flush(b->store);
+            while (b->committed + 8 < seq)
+                uv_run(&b->loop, UV_RUN_ONCE);
+        }
+    }
+    wait_for(b, seq);
+}
+
+struct pruning {
+    struct bench *b;
+    int64_t n;
+    uint64_t seq;
+    bool answered;
+};
+
+static void on_old(void *arg, const struct store_fetched *f)
+{
+    struct pruning *p = arg;
+    struct err err;
+    check(f->rc, &f->err);
+    p->n += (int64_t)f->n;
+    for (size_t i = 0; i < f->n; i++)
+        check(store_put(p->b->store, &f->record[i], STORE_LAZY, &p->seq, &err), &err);
+    p->answered = true;
+}
+
+static double ms_since(int64_t t0)
+{
+    return (double)(clock_mono_ns() - t0) / 1e6;
+}
+
+/* Keep half: ids in hundreds, each hundred a transaction. */
+static void prune_half(struct bench *b, int64_t n)
+{
+    struct pruning p = {.b = b};
+    struct err err;
+    double query_ms = 0, commit_ms = 0;
+    int64_t t_all = clock_mono_ns(), before, n_turn = 0;
+
+    do {
+        struct store_query y = {.kind = STORE_QUERY_old_requests, .limit = 100, .ended_before_ms = n / 2, .keep = -1};
+        before = p.n;
+        p.answered = false;
+        int64_t t0 = clock_mono_ns();
+        check(store_fetch(b->store, &y, on_old, &p, &err), &err);
+        while (!p.answered)
+            uv_run(&b->loop, UV_RUN_ONCE);
+        query_ms += ms_since(t0);
+        t0 = clock_mono_ns();
+        wait_for(b, p.seq);
+        commit_ms += ms_since(t0);
+        n_turn++;
+    } while (p.n > before);
+    printf("  pruned %lld in %.1f s: a query for 100 takes %.2f ms, their transaction %.2f ms\n", (long long)p.n,
+           ms_since(t_all) / 1e3, query_ms / (double)n_turn, commit_ms / (double)n_turn);
+}
+
+static void time_keep(struct bench *b, int64_t keep)
+{
+    struct pruning p = {.b = b};
+    struct err err;
+    struct store_query y = {.kind = STORE_QUERY_old_requests, .limit = 1, .ended_before_ms = INT64_MIN, .keep = keep};
+    int64_t t0 = clock_mono_ns();
+    check(store_fetch(b->store, &y, on_old, &p, &err), &err);
+    while (!p.answered)
+        uv_run(&b->loop, UV_RUN_ONCE);
+    printf("  a query for what is beyond the %lld newest: %.1f ms\n", (long long)keep, ms_since(t0));
+    wait_for(b, p.seq);
+}
+
+static void reopen(struct bench *b, const char *path)
+{
+    struct store_config c;
+    struct err err;
+    static const struct store_visitor none = {0};
+    static const struct store_events events = {on_progress, on_refused, on_state};
+    int64_t t0 = clock_mono_ns();
+
+    store_config_init(&c);
+    c.url = path;
+    memset(b, 0, sizeof *b);
+    uv_loop_init(&b->loop);
+    check(store_open(&b->loop, &c, &events, b, &b->store, &err), &err);
+    double open_ms = ms_since(t0);
+    t0 = clock_mono_ns();
+    check(store_load(b->store, STORE_LOAD_live, &none, NULL, &err), &err);
+    printf("  opened in %.1f ms, what lives read in %.1f ms\n", open_ms, ms_since(t0));
+    check(store_start(b->store, &err), &err);
+}
+
+static void close_quietly(struct bench *b)
+{
+    store_close(&b->store, on_closed, b);
+    uv_run(&b->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&b->loop);
+}
+
+static void bench_large(const char *dir, int64_t n)
+{
+    char path[512], wal[520];
+    struct bench b;
+
+    snprintf(path, sizeof path, "%s/bench-store-%ld.db", dir, (long)getpid());
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    printf("%s, %lld requests of 64 + 64 tokens\n", dir, (long long)n);
+    open_bench(&b, path);
+    int64_t t0 = clock_mono_ns();
+    fill(&b, n);
+    printf("  written in %.1f s\n", ms_since(t0) / 1e3);
+    close_quietly(&b);
+    reopen(&b, path);
+    time_keep(&b, n / 2);
+    prune_half(&b, n);
+    close_quietly(&b);
+    reopen(&b, path);
+    close_quietly(&b);
+    bench_tokens(path, 32, STORE_LAZY, false, 1);
+    bench_runs(path, 16, true, 1);
+    unlink(path);
+    unlink(wal);
+}
+
 static int only = -1; /* --only N: the N-th measurement alone, for a profiler */
 
 static void bench_all(const char *where, const char *url, double seconds)
@@ -285,13 +435,15 @@ int main(int argc, char **argv)
             seconds = atof(argv[++i]);
         else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
             only = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--large") == 0 && i + 2 < argc)
+            bench_large(argv[i + 2], atoll(argv[i + 1])), i += 2, n++;
         else if (strcmp(argv[i], "--url") == 0 && i + 1 < argc)
             bench_all("postgresql", argv[++i], seconds), n++;
         else
             bench_dir(argv[i], seconds), n++;
     }
     if (!n) {
-        fprintf(stderr, "usage: bench_store [--seconds S] [--only N] [--url URL] DIR...\n");
+        fprintf(stderr, "usage: bench_store [--seconds S] [--only N] [--large ROWS DIR] [--url URL] DIR...\n");
         return 2;
     }
     return 0;
