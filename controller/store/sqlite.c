@@ -4,8 +4,8 @@
  * the file no full disk can end in a SIGBUS. The price: other programs cannot read the file while the controller
  * runs.
  *
- * Durability: a commit with synchronous=FULL syncs the log before it returns, one with NORMAL only writes it, which
- * any process death survives. The log is one sequence, so a sync makes everything before it durable, and after a
+ * Durability: synchronous=NORMAL, so that a commit only writes the log, which any process death survives; a FULL one
+ * syncs it before it is reported (sync_log). The log is one sequence, so a sync makes everything before it durable, and after a
  * power cut it is valid up to some commit: never a later record without an earlier one.
  */
 #include "common/base/check.h"
@@ -154,8 +154,7 @@ static int exec(struct sq *q, const char *sql, const char *doing, struct err *er
     return rc ? store__sq_fail(q, sqlite3_extended_errcode(q->db), doing, err) : 0;
 }
 
-/* Run a statement to its end; its parameters are forgotten. */
-static int run(struct sq *q, enum sq_statement i, const char *doing, struct err *err)
+int store__sq_run(struct sq *q, enum sq_statement i, const char *doing, struct err *err)
 {
     int rc = sqlite3_step(q->st[i]);
     int out = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0
@@ -179,35 +178,24 @@ static int get_i64(struct sq *q, const char *sql, const char *doing, int64_t *ou
     return code;
 }
 
-/* The batch outlives the statement: nothing is copied. A failed bind (no memory, too big) shows when it is stepped. */
-static void bind_cells(struct sq *q, enum sq_statement i, const struct store_cell *cell, int n)
+/* The log reaches the disk. Why not synchronous=FULL: a pragma costs more than a commit to memory, it would have to
+ * change between LAZY and FULL, and this is the same call on the same file, right after the commit. */
+static int sync_log(struct sq *q, struct err *err)
 {
-    sqlite3_stmt *st = q->st[i];
-    for (int k = 0; k < n; k++) {
-        const struct store_cell *c = &cell[k];
-        switch (c->type) {
-        case STORE_CELL_null: sqlite3_bind_null(st, k + 1); break;
-        case STORE_CELL_i64: sqlite3_bind_int64(st, k + 1, c->i); break;
-        case STORE_CELL_text: sqlite3_bind_text64(st, k + 1, c->p, c->n, SQLITE_STATIC, SQLITE_UTF8); break;
-        case STORE_CELL_bytes: sqlite3_bind_blob64(st, k + 1, c->p, c->n, SQLITE_STATIC); break;
-        }
-    }
-}
+    sqlite3_file *f = NULL;
+    int os = 0;
 
-static void bind_i64(struct sq *q, enum sq_statement i, int k, int64_t v)
-{
-    sqlite3_bind_int64(q->st[i], k, v);
-}
-
-/* synchronous cannot be changed inside a transaction. */
-static int set_sync(struct sq *q, bool full, struct err *err)
-{
-    if (q->sync_full == full)
-        return 0;
-    int rc = exec(q, full ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", "setting up", err);
+    int rc = sqlite3_file_control(q->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &f);
+    if (rc || !f || !f->pMethods)
+        return store__fail(&q->base.fault, STORE_FAULT_internal, err, "%s has no log to sync", q->path);
+    rc = f->pMethods->xSync(f, SQLITE_SYNC_NORMAL);
     if (!rc)
-        q->sync_full = full;
-    return rc;
+        return 0;
+    q->suspicious = true;
+    f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &os);
+    enum store_fault fault = os == ENOSPC || os == EDQUOT ? STORE_FAULT_disk_full : STORE_FAULT_io;
+    return store__fail(&q->base.fault, fault, err, "syncing the log of %s: %s%s%s%s", q->path, sqlite3_errstr(rc),
+                       os ? " (" : "", os ? strerror(os) : "", os ? ")" : "");
 }
 
 /* After a failed sync the kernel may have dropped what it could not write and call the next sync good. So everything
@@ -216,10 +204,7 @@ static int heal(struct sq *q, struct err *err)
 {
     if (!q->suspicious)
         return 0;
-    int rc = set_sync(q, true, err);
-    if (rc)
-        return rc;
-    rc = sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    int rc = sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     if (rc)
         return store__sq_fail(q, sqlite3_extended_errcode(q->db), "moving the log into", err);
     q->suspicious = false;
@@ -231,69 +216,24 @@ static void roll_back(struct sq *q)
     struct err ignored;
     enum store_fault keep = q->base.fault;
     /* Many errors roll back by themselves; then there is nothing to do. */
+    store__sq_forget(q);
     if (!sqlite3_get_autocommit(q->db))
-        run(q, SQ_rollback, "rolling back", &ignored);
+        store__sq_run(q, SQ_rollback, "rolling back", &ignored);
     q->base.fault = keep;
 }
 
 /* ---- writing ---- */
 
-/* The statements of a record: `first` has all its columns; those behind it, up to `last`, have the id at most. */
-struct statements {
-    enum sq_statement first, last;
-    bool deletes; /* no row is no contradiction */
-};
-
-static const struct statements of_kind[STORE_KIND_N] = {
-    [STORE_accept] = {SQ_accept, SQ_accept_live, false},
-    [STORE_tokens] = {SQ_tokens, SQ_tokens, false},
-    [STORE_end] = {SQ_end, SQ_end_live, false},
-    [STORE_prune] = {SQ_prune_ended, SQ_prune_request, true},
-    [STORE_run] = {SQ_run, SQ_run_live, false},
-    [STORE_step] = {SQ_step, SQ_step, false},
-    [STORE_run_end] = {SQ_run_end, SQ_run_end_live, false},
-    [STORE_prune_run] = {SQ_prune_run_step, SQ_prune_run, true},
-};
-
-static int write_record(struct sq *q, const struct store_record *r, bool *refused, struct err *err)
-{
-    const struct statements *s = &of_kind[r->kind];
-    struct store_cell cell[STORE_CELLS_MAX];
-
-    bind_cells(q, s->first, cell, store__pack(r, cell));
-    if (r->kind == STORE_step) /* its order: by start of the program, then counted */
-        bind_i64(q, s->first, STORE_CELLS_MAX + 1, (int64_t)(q->base.epoch << 40) + ++q->n_step);
-    int rc = run(q, s->first, "writing to", err);
-    *refused = !rc && !s->deletes && sqlite3_changes(q->db) == 0;
-    for (enum sq_statement i = s->first + 1; i <= s->last && !rc && !*refused; i++) {
-        bind_cells(q, i, cell, sqlite3_bind_parameter_count(q->st[i]));
-        rc = run(q, i, "writing to", err);
-    }
-    return rc;
-}
-
-static int write_batch(struct sq *q, const struct store_batch *b, struct store_refusals *out, struct err *err)
-{
-    for (size_t i = 0; i < b->n; i++) {
-        bool refused;
-        int rc = write_record(q, &b->record[i], &refused, err);
-        if (rc)
-            return rc;
-        if (refused)
-            store__refuse(out, b->seq, &b->record[i]);
-    }
-    return 0;
-}
-
-/* Inside the transaction: are we still the leader, and was batch seq committed before (and its answer lost)? */
+/* Why mark() has changed nothing: are we no longer the leader, or was batch seq committed before (and its answer
+ * lost)? */
 static int check_leader(struct sq *q, uint64_t seq, bool *done, struct err *err)
 {
     int rc = sqlite3_step(q->st[SQ_leader]);
     int64_t epoch = rc == SQLITE_ROW ? sqlite3_column_int64(q->st[SQ_leader], 0) : 0;
     int64_t batch = rc == SQLITE_ROW ? sqlite3_column_int64(q->st[SQ_leader], 1) : 0;
-    int code = rc == SQLITE_ROW || rc == SQLITE_DONE
-                   ? 0
-                   : store__sq_fail(q, sqlite3_extended_errcode(q->db), "reading", err);
+    int code = 0;
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+        code = store__sq_fail(q, sqlite3_extended_errcode(q->db), "reading", err);
 
     sqlite3_reset(q->st[SQ_leader]);
     if (code)
@@ -303,54 +243,51 @@ static int check_leader(struct sq *q, uint64_t seq, bool *done, struct err *err)
     if ((uint64_t)epoch != q->base.epoch)
         return store__fail(&q->base.fault, STORE_FAULT_fenced, err, "epoch %lld leads in %s, ours is %llu",
                            (long long)epoch, q->path, (unsigned long long)q->base.epoch);
-    *done = (uint64_t)batch >= seq;
+    ASSERT((uint64_t)batch >= seq);
+    *done = true;
     return 0;
 }
 
-static int mark(struct sq *q, uint64_t seq, struct err *err)
+/* First in each transaction: its number goes into the leader row. */
+static int mark(struct sq *q, uint64_t seq, bool *done, struct err *err)
 {
-    bind_i64(q, SQ_mark, 1, (int64_t)seq);
-    bind_i64(q, SQ_mark, 2, clock_wall_ms());
-    return run(q, SQ_mark, "writing to", err);
+    sqlite3_bind_int64(q->st[SQ_mark], 1, (int64_t)seq);
+    sqlite3_bind_int64(q->st[SQ_mark], 2, clock_wall_ms());
+    sqlite3_bind_int64(q->st[SQ_mark], 3, (int64_t)q->base.epoch);
+    int rc = store__sq_run(q, SQ_mark, "writing to", err);
+    if (!rc && sqlite3_changes(q->db) == 0)
+        rc = check_leader(q, seq, done, err);
+    return rc;
 }
 
 static int sq_commit(struct store_backend *base, struct store_batch *const *batch, size_t n, bool full,
                      struct store_refusals *out, struct err *err)
 {
     struct sq *q = (struct sq *)base;
-    uint64_t seq = batch[n - 1]->seq;
     bool done = false;
-    int rc;
 
-    if ((rc = heal(q, err)) || (rc = set_sync(q, full, err)) || (rc = run(q, SQ_begin, "writing to", err)))
-        goto out;
-    if ((rc = check_leader(q, seq, &done, err)))
-        goto out;
-    for (size_t i = 0; i < n && !done && !rc; i++)
-        rc = write_batch(q, batch[i], out, err);
-    if (!rc && !done)
-        rc = mark(q, seq, err);
+    int rc = heal(q, err);
+    if (rc)
+        return rc;
+    rc = store__sq_run(q, SQ_begin, "writing to", err);
     if (!rc)
-        rc = run(q, SQ_commit, "committing to", err);
-out:
-    roll_back(q);
+        rc = mark(q, batch[n - 1]->seq, &done, err);
+    for (size_t i = 0; i < n && !done && !rc; i++)
+        rc = store__sq_write(q, batch[i], out, err);
+    if (!rc)
+        rc = store__sq_run(q, SQ_commit, "committing to", err);
+    if (rc)
+        roll_back(q);
+    else if (full)
+        rc = sync_log(q, err);
     return rc;
 }
 
-/* An empty transaction would write nothing and sync nothing, so the leader row is written again. */
 static int sq_sync(struct store_backend *base, struct err *err)
 {
     struct sq *q = (struct sq *)base;
-    int rc;
-
-    if ((rc = heal(q, err)) || (rc = set_sync(q, true, err)) || (rc = run(q, SQ_begin, "writing to", err)))
-        goto out;
-    rc = exec(q, "UPDATE leader SET beat_ms = beat_ms + 1", "writing to", err);
-    if (!rc)
-        rc = run(q, SQ_commit, "committing to", err);
-out:
-    roll_back(q);
-    return rc;
+    int rc = heal(q, err);
+    return rc ? rc : sync_log(q, err);
 }
 
 /* ---- open and close ---- */
@@ -445,11 +382,11 @@ static int set_up(struct sq *q, const struct store_config *c, struct err *err)
     if ((rc = exec(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON",
                    "opening", err)) ||
         (rc = check_file(q, c, &version, err)) ||
-        (rc = exec(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "opening", err)))
+        (rc = exec(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL", "opening", err)))
         return rc;
-    q->sync_full = true;
     sqlite3_snprintf(sizeof pragma, pragma, "PRAGMA wal_autocheckpoint=%lld", (long long)c->limit.checkpoint_pages);
-    if ((rc = exec(q, pragma, "opening", err)) || (rc = migrate(q, version, err)) || (rc = take_lead(q, c, err)))
+    if ((rc = exec(q, pragma, "opening", err)) || (rc = migrate(q, version, err)) || (rc = take_lead(q, c, err)) ||
+        (rc = sync_log(q, err))) /* others will see the epoch: no power cut may take it back */
         return rc;
     for (int i = 0; i < SQ_N; i++)
         if (sqlite3_prepare_v3(q->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &q->st[i], NULL))
@@ -464,6 +401,7 @@ static void sq_close(struct store_backend **b_p)
     if (!q)
         return;
     *b_p = NULL;
+    store__sq_cache_destroy(q);
     for (int i = 0; i < SQ_N; i++)
         sqlite3_finalize(q->st[i]);
     if (q->db) {
