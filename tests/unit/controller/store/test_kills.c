@@ -79,7 +79,8 @@ static uint64_t kill_one(int generation, int before, unsigned *seed)
         _exit(9);
     }
     close(fd[1]);
-    /* Every other one from the start of the process on, before it has even opened the file; the rest while it writes. */
+    /* Every other one from the start of the process on, before it has even opened the file; the rest while it writes.
+     */
     if (generation % 2)
         assert_int_equal(read(fd[0], &batches, sizeof batches), sizeof batches);
     *seed = *seed * 1103515245u + 12345u;
