@@ -5,8 +5,8 @@
  * runs.
  *
  * Durability: synchronous=NORMAL, so that a commit only writes the log, which any process death survives; a FULL one
- * syncs it before it is reported (sync_log). The log is one sequence, so a sync makes everything before it durable, and after a
- * power cut it is valid up to some commit: never a later record without an earlier one.
+ * syncs it before it is reported (sync_log). The log is one sequence, so a sync makes everything before it durable,
+ * and after a power cut it is valid up to some commit: never a later record without an earlier one.
  */
 #include "common/base/check.h"
 #include "common/base/clock.h"

@@ -36,49 +36,51 @@
     X(begin, "BEGIN IMMEDIATE")                                                                                    \
     X(commit, "COMMIT")                                                                                            \
     X(rollback, "ROLLBACK")                                                                                        \
-    X(leader, "SELECT epoch, batch FROM leader")                                                    \
-    X(mark, "UPDATE leader SET batch = ?1, beat_ms = ?2 WHERE epoch = ?3 AND batch < ?1")           \
-    X(find_request, "SELECT n, n_choice, (SELECT count(*) FROM ended e WHERE e.request = r.n) FROM request r" \
-                    " WHERE id = ?1 AND EXISTS (SELECT 1 FROM live l WHERE l.request = r.n)")       \
-    X(find_choice, "SELECT coalesce((SELECT first + n FROM token WHERE request = ?1 AND choice = ?2" \
-                   " ORDER BY first DESC LIMIT 1), 0), EXISTS (SELECT 1 FROM ended WHERE request = ?1 AND choice = ?2)") \
-    X(find_run, "SELECT n FROM run r WHERE id = ?1 AND EXISTS (SELECT 1 FROM live_run l WHERE l.run = r.n)") \
-    X(find_done, "SELECT 1 FROM step WHERE run = ?1 AND path = ?2 AND state = 'done'")              \
-    X(request_n, "SELECT n FROM request WHERE id = ?1")                                             \
-    X(run_n, "SELECT n FROM run WHERE id = ?1")                                                     \
-    X(accept, "INSERT INTO request(id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms," \
-              " deadline_ms, n_choice) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) ON CONFLICT DO NOTHING") \
-    X(live_add, "INSERT INTO live VALUES (?1)")                                                     \
-    X(live_remove, "DELETE FROM live WHERE request = ?1")                                           \
-    X(tokens, "INSERT INTO token(request, choice, first, n, ids, extra) VALUES (?1,?2,?3,?4,?5,?6)" \
-              " ON CONFLICT DO NOTHING")                                                            \
-    X(end, "INSERT INTO ended(request, choice, finish, text, n_tok, " SQ_USAGE ", ended_ms)"        \
-           " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING")                       \
-    X(run, "INSERT INTO run(id, tenant, key, body_hash, name, pipeline, input, parent, created_ms, deadline_ms)" \
-           " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING")                       \
-    X(live_run_add, "INSERT INTO live_run VALUES (?1)")                                             \
-    X(live_run_remove, "DELETE FROM live_run WHERE run = ?1")                                       \
-    X(step, "INSERT INTO step(run, path, attempt, state, result, request, error, " SQ_USAGE ", at_ms, ord)" \
-            " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13) ON CONFLICT DO NOTHING")          \
-    X(run_end, "INSERT INTO run_end(run, state, output, error, " SQ_USAGE ", ended_ms)"             \
-               " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING")                       \
-    X(prune_first, "DELETE FROM ended WHERE request = ?1")                                          \
-    X(prune_token, "DELETE FROM token WHERE request = ?1")                                          \
-    X(prune_live, "DELETE FROM live WHERE request = ?1")                                            \
-    X(prune_last, "DELETE FROM request WHERE n = ?1")                                               \
-    X(prune_run_first, "DELETE FROM step WHERE run = ?1")                                           \
-    X(prune_run_end, "DELETE FROM run_end WHERE run = ?1")                                          \
-    X(prune_run_live, "DELETE FROM live_run WHERE run = ?1")                                        \
-    X(prune_run_last, "DELETE FROM run WHERE n = ?1")                                               \
+    X(leader, "SELECT epoch, batch FROM leader")                                                                   \
+    X(mark, "UPDATE leader SET batch = ?1, beat_ms = ?2 WHERE epoch = ?3 AND batch < ?1")                          \
+    X(find_request, "SELECT n, n_choice, (SELECT count(*) FROM ended e WHERE e.request = r.n) FROM request r"      \
+                    " WHERE id = ?1 AND EXISTS (SELECT 1 FROM live l WHERE l.request = r.n)")                      \
+    X(find_choice,                                                                                                 \
+      "SELECT coalesce((SELECT first + n FROM token WHERE request = ?1 AND choice = ?2"                            \
+      " ORDER BY first DESC LIMIT 1), 0), EXISTS (SELECT 1 FROM ended WHERE request = ?1 AND choice = ?2)")        \
+    X(find_run, "SELECT n FROM run r WHERE id = ?1 AND EXISTS (SELECT 1 FROM live_run l WHERE l.run = r.n)")       \
+    X(find_done, "SELECT 1 FROM step WHERE run = ?1 AND path = ?2 AND state = 'done'")                             \
+    X(request_n, "SELECT n FROM request WHERE id = ?1")                                                            \
+    X(run_n, "SELECT n FROM run WHERE id = ?1")                                                                    \
+    X(accept,                                                                                                      \
+      "INSERT INTO request(id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms,"    \
+      " deadline_ms, n_choice) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) ON CONFLICT DO NOTHING")            \
+    X(live_add, "INSERT INTO live VALUES (?1)")                                                                    \
+    X(live_remove, "DELETE FROM live WHERE request = ?1")                                                          \
+    X(tokens, "INSERT INTO token(request, choice, first, n, ids, extra) VALUES (?1,?2,?3,?4,?5,?6)"                \
+              " ON CONFLICT DO NOTHING")                                                                           \
+    X(end, "INSERT INTO ended(request, choice, finish, text, n_tok, " SQ_USAGE ", ended_ms)"                       \
+           " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING")                                      \
+    X(run, "INSERT INTO run(id, tenant, key, body_hash, name, pipeline, input, parent, created_ms, deadline_ms)"   \
+           " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) ON CONFLICT DO NOTHING")                                      \
+    X(live_run_add, "INSERT INTO live_run VALUES (?1)")                                                            \
+    X(live_run_remove, "DELETE FROM live_run WHERE run = ?1")                                                      \
+    X(step, "INSERT INTO step(run, path, attempt, state, result, request, error, " SQ_USAGE ", at_ms, ord)"        \
+            " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13) ON CONFLICT DO NOTHING")                         \
+    X(run_end, "INSERT INTO run_end(run, state, output, error, " SQ_USAGE ", ended_ms)"                            \
+               " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9) ON CONFLICT DO NOTHING")                                      \
+    X(prune_first, "DELETE FROM ended WHERE request = ?1")                                                         \
+    X(prune_token, "DELETE FROM token WHERE request = ?1")                                                         \
+    X(prune_live, "DELETE FROM live WHERE request = ?1")                                                           \
+    X(prune_last, "DELETE FROM request WHERE n = ?1")                                                              \
+    X(prune_run_first, "DELETE FROM step WHERE run = ?1")                                                          \
+    X(prune_run_end, "DELETE FROM run_end WHERE run = ?1")                                                         \
+    X(prune_run_live, "DELETE FROM live_run WHERE run = ?1")                                                       \
+    X(prune_run_last, "DELETE FROM run WHERE n = ?1")                                                              \
     X(load_request, SQ_REQUEST "request r ORDER BY r.created_ms, r.n")                                             \
-    X(load_live, SQ_REQUEST "live l CROSS JOIN request r ON r.n = l.request ORDER BY r.created_ms, r.n")                 \
+    X(load_live, SQ_REQUEST "live l CROSS JOIN request r ON r.n = l.request ORDER BY r.created_ms, r.n")           \
     X(get_request, SQ_REQUEST "request r WHERE r.id = ?1")                                                         \
     X(get_request_key, SQ_REQUEST "request r WHERE r.tenant = ?1 AND r.path = ?2 AND r.key = ?3")                  \
     X(tokens_of, "SELECT ?2, choice, first, n, ids, extra FROM token WHERE request = ?1 ORDER BY choice, first")   \
     X(ends_of, "SELECT ?2, choice, finish, text, n_tok, " SQ_USAGE ", ended_ms FROM ended WHERE request = ?1"      \
                " ORDER BY choice")                                                                                 \
     X(load_run, SQ_RUN_WHOLE "run r ORDER BY r.created_ms, r.n")                                                   \
-    X(load_live_run, SQ_RUN_WHOLE "live_run l CROSS JOIN run r ON r.n = l.run ORDER BY r.created_ms, r.n")               \
+    X(load_live_run, SQ_RUN_WHOLE "live_run l CROSS JOIN run r ON r.n = l.run ORDER BY r.created_ms, r.n")         \
     X(get_run, SQ_RUN_WHOLE "run r WHERE r.id = ?1")                                                               \
     X(get_run_key, SQ_RUN_WHOLE "run r WHERE r.tenant = ?1 AND r.key = ?2")                                        \
     X(list_runs, SQ_RUN_SHORT "run r WHERE r.n < ?1 ORDER BY r.n DESC LIMIT ?2")                                   \

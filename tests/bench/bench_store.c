@@ -163,8 +163,8 @@ static void close_bench(struct bench *b, const char *what, const char *unit, int
 {
     struct store_status st;
     store_status(b->store, &st);
-    printf("  %-44s %9.0f %s/s  %8.0f commits/s  %6.1f us CPU each  slowest commit %.1f ms%s\n", what, (double)n / s, unit,
-           (double)st.n_commit / s, cpu * 1e6 / (double)n, (double)st.commit_ns_max / 1e6,
+    printf("  %-44s %9.0f %s/s  %8.0f commits/s  %6.1f us CPU each  slowest commit %.1f ms%s\n", what, (double)n / s,
+           unit, (double)st.n_commit / s, cpu * 1e6 / (double)n, (double)st.commit_ns_max / 1e6,
            b->n_refused ? "  REFUSED SOME" : "");
     fflush(stdout);
     if (b->n_refused)

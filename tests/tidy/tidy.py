@@ -209,7 +209,9 @@ def no_exit(tree):
 def limits(tree):
     """docs/LIMITS.md has a line for every limit of the controller, and the numbers that the program uses"""
     listed = re.findall(r"X\((\w+),\s*(\d+),\s*\"", tree.read("controller/ctl.h"))
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", tree.read("docs/LIMITS.md"), flags=re.M))
+    listed += [("store." + name, value) for name, value in
+               re.findall(r"X\((\w+),\s*(\d+),\s*\"", tree.read("controller/store/store.h"))]
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+?) \|", tree.read("docs/LIMITS.md"), flags=re.M))
     for name, value in listed:
         if rows.pop(name, None) != value:
             yield "docs/LIMITS.md", 1, f"no line '| `{name}` | {value} | ...'"

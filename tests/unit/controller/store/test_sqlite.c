@@ -628,7 +628,8 @@ static int set_up(void **state)
 {
     (void)state;
     const char *base = getenv("TMPDIR"), *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    /* In memory, because the tests make thousands of syncs; what a sync keeps is up to the VFS "fault", not the disk. */
+    /* In memory, because the tests make thousands of syncs; what a sync keeps is up to the VFS "fault", not the disk.
+     */
     snprintf(dir, sizeof dir, "%.90s/baton-store-XXXXXX", base ? base : memory);
     if (!mkdtemp(dir))
         return -1;
