@@ -2,7 +2,7 @@
  * Owns:     nothing; nodes and texts lie in the caller's arena.
  * Lifetime: as long as that arena.
  * Thread:   any.
- * Limits:   DOC_BYTES_MAX, DOC_DEPTH_MAX, DOC_NODES_MAX.
+ * Limits:   DOC_BYTES_MAX, DOC_DEPTH_MAX, DOC_NODES_MAX, DOC_MEMBERS_MAX (of one object).
  *
  * YAML is taken as the part of 1.2 that has one reading: block and flow collections, plain, quoted and block scalars.
  * Plain true, false, null, ~ and JSON numbers have their type, everything else is a string (yes, no and on too).
@@ -15,7 +15,7 @@
 
 #include "common/text/json.h"
 
-enum { DOC_BYTES_MAX = 4 << 20, DOC_DEPTH_MAX = 48, DOC_NODES_MAX = 200000 };
+enum { DOC_BYTES_MAX = 4 << 20, DOC_DEPTH_MAX = 48, DOC_NODES_MAX = 200000, DOC_MEMBERS_MAX = 4096 };
 
 /* Every node that doc_parse makes is the first member of one of these. */
 struct doc_node {

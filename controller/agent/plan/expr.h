@@ -3,7 +3,7 @@
  * Lifetime: as long as that arena; values are made in the arena of the evaluation and may share with what `get`
  *           gave.
  * Thread:   any.
- * Limits:   EXPR_BYTES_MAX, EXPR_NODES_MAX, EXPR_DEPTH_MAX of an expression; EXPR_TEXT_MAX bytes of a text that it makes.
+ * Limits:   EXPR_BYTES_MAX, EXPR_NODES_MAX, EXPR_DEPTH_MAX of an expression; EXPR_TEXT_MAX bytes of a text it makes.
  *
  *   inputs.n > 3 and not steps.check.output.ok         or  and  not
  *   item.kind in ["a", "b"]                            ==  !=  <  <=  >  >=  in  not in

@@ -4,7 +4,7 @@
  * Thread:   any.
  * Limits:   TEMPLATE_TEXT_MAX bytes of a rendered string; those of expr.h.
  *
- * A string that is one {{ expression }} and nothing else gives the value itself, with its type. In a longer string each
+ * A string that is one {{ expression }} (white space around it aside) gives the value itself. In a longer string each
  * expression is put in as text: strings as they are, numbers and true/false as in JSON, lists and objects as JSON;
  * null is an error (say `| default("")`). Names of members are never templates. A literal {{ is written {{ "{{" }}.
  */
