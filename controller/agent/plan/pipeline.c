@@ -162,10 +162,12 @@ int pipeline_parse(const char *text, size_t len, const char *name, const char *d
     if (rc == 0 && m->n_fault == 0)
         rc = finish(plan, &why);
     if (rc) {
-        err_set(err, rc, "%s%s%d: %s", name, name[0] ? ":" : "", line, why.text);
-        err_set(&why, rc, "%s%s%d: %s", name, name[0] ? ":" : "", line, why.text);
+        struct err told;
+        err_set(&told, rc, "%s%s%d: %s", name, name[0] ? ":" : "", line, why.text);
         if (report)
-            buf_addf(report, "%s\n", why.text);
+            buf_addf(report, "%s\n", told.text);
+        if (err)
+            *err = told;
     } else if (m->n_fault) {
         rc = ERR_FORMAT;
     }
