@@ -60,7 +60,8 @@ static void read_inputs(struct maker *m, const struct json *j, struct pipeline *
     if (!j)
         return;
     if (j->kind != JSON_OBJECT || j->n > PIPELINE_INPUTS_MAX) {
-        pipeline__fault(m, j, "inputs must be an object of at most %d inputs: name: {type: string}", PIPELINE_INPUTS_MAX);
+        pipeline__fault(m, j, "inputs must be an object of at most %d inputs: name: {type: string}",
+                        PIPELINE_INPUTS_MAX);
         return;
     }
     struct pipeline_input *list = arena_array(m->arena, j->n + 1, sizeof *list);

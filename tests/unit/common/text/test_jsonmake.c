@@ -1,5 +1,5 @@
-/* Proves: built trees are written as they were built, numbers read back to the same value, and a copy needs its own arena
- * only. How: rows, and a copy that is used after the original's memory was overwritten. */
+/* Proves: built trees are written as they were built, numbers read back to the same value, and a copy needs its own
+ * arena only. How: rows, and a copy that is used after the original's memory was overwritten. */
 #include "common/text/jsonmake.h"
 #include "tests/unit/test.h"
 
@@ -57,7 +57,8 @@ static void test_doubles(void **state)
 
 static void test_copy(void **state)
 {
-    char text[] = "{\"a\":1,\"b\":[\"x\",{}],\"c\":null,\"d\":1,\"e\":1,\"f\":1,\"g\":1,\"h\":1,\"i\":1,\"j\":\"last\"}";
+    char text[] =
+        "{\"a\":1,\"b\":[\"x\",{}],\"c\":null,\"d\":1,\"e\":1,\"f\":1,\"g\":1,\"h\":1,\"i\":1,\"j\":\"last\"}";
     struct arena first = {0}, second = {0};
     const struct json *root, *copy;
     struct err err;

@@ -1,5 +1,6 @@
-/* Proves: waits are uniform under a doubling ceiling, never past max_ms, never before Retry-After; class, count and budget
- * decide in that order and the budget goes down only with a retry. How: rows, and the mean of many random waits. */
+/* Proves: waits are uniform under a doubling ceiling, never past max_ms, never before Retry-After; class, count and
+ * budget decide in that order and the budget goes down only with a retry. How: rows, and the mean of many random
+ * waits. */
 #include "controller/agent/plan/backoff.h"
 #include "tests/unit/test.h"
 

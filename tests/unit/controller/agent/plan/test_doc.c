@@ -1,5 +1,5 @@
-/* Proves: YAML and JSON give the same tree; every node knows its line; what has two readings or is made to hurt is refused
- * with its line and what to write instead. How: rows of text and JSON, rows of text, line and reason. */
+/* Proves: YAML and JSON give the same tree; every node knows its line; what has two readings or is made to hurt is
+ * refused with its line and what to write instead. How: rows of text and JSON, rows of text, line and reason. */
 #include "controller/agent/plan/doc.h"
 #include "common/base/check.h"
 #include "tests/unit/test.h"
@@ -28,10 +28,12 @@ static void test_values(void **state)
         const char *text, *json;
     } rows[] = {
         {"a: 1\nb: [x, 'y', \"z\\n\"]\n", "{\"a\":1,\"b\":[\"x\",\"y\",\"z\\n\"]}"},
-        {"- true\n- false\n- null\n- ~\n-\n- yes\n- 'true'\n- on\n", "[true,false,null,null,null,\"yes\",\"true\",\"on\"]"},
+        {"- true\n- false\n- null\n- ~\n-\n- yes\n- 'true'\n- on\n",
+         "[true,false,null,null,null,\"yes\",\"true\",\"on\"]"},
         {"- 1\n- -2.50\n- 1e3\n- '1'\n- 1.2.3\n- 2024-01-02\n- 1:30\n- a1\n- \"\"\n- .\n- e5\n",
          "[1,-2.50,1e3,\"1\",\"1.2.3\",\"2024-01-02\",\"1:30\",\"a1\",\"\",\".\",\"e5\"]"},
-        {"a: |\n  one\n    two\n\n  three\nb: >-\n  folded\n  text\n", "{\"a\":\"one\\n  two\\n\\nthree\\n\",\"b\":\"folded text\"}"},
+        {"a: |\n  one\n    two\n\n  three\nb: >-\n  folded\n  text\n",
+         "{\"a\":\"one\\n  two\\n\\nthree\\n\",\"b\":\"folded text\"}"},
         {"# only a comment before\n{a: {b: []}, 'c d': {}}", "{\"a\":{\"b\":[]},\"c d\":{}}"},
         {"true: 1\nnull: 2\n3: 4\n", "{\"true\":1,\"null\":2,\"3\":4}"},
         {"{\"a\": \"\\ud83d\\ude00 \\/\", \"b\":\t[1, 2.0]}", "{\"a\":\"\xF0\x9F\x98\x80 /\",\"b\":[1,2.0]}"},
@@ -151,7 +153,8 @@ static void test_lines(void **state)
 {
     (void)state;
     assert_lines("# one\na: 1\nb:\n  list:\n    - x\n    - x: 1\n      y: 2\nz: 3\n");
-    assert_lines("{\n\"a\": [1, \"\\\"]\", true],\n\"b\": {\n\"list\": [\n\"[\\\\\",\n{\"x\": 1,\n\"y\": {}}], \"q\": 1e5},\n\"z\": 1}");
+    assert_lines("{\n\"a\": [1, \"\\\"]\", true],\n\"b\": {\n\"list\": [\n\"[\\\\\",\n{\"x\": 1,\n\"y\": {}}], "
+                 "\"q\": 1e5},\n\"z\": 1}");
 }
 
 int main(void)

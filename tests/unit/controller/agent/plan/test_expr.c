@@ -1,6 +1,6 @@
-/* Proves: what each operator, reference and filter gives, that a missing value is an error with its path unless it is taken
- * care of, that broken expressions name the column, and that limits hold. How: rows of expression and JSON value or
- * error text, over one fixed scope. */
+/* Proves: what each operator, reference and filter gives, that a missing value is an error with its path unless it is
+ * taken care of, that broken expressions name the column, and that limits hold. How: rows of expression and JSON
+ * value or error text, over one fixed scope. */
 #include "controller/agent/plan/expr.h"
 #include "common/base/check.h"
 #include "tests/unit/test.h"
@@ -56,87 +56,87 @@ static int eval(const char *text, struct buf *out, struct err *err)
     return rc;
 }
 
+static const struct {
+    const char *expr, *value;
+} value_rows[] = {
+    {"inputs.n", "5"},
+    {"1", "1"},
+    {"-1.5e3", "-1.5e3"},
+    {"'a\\'b\\n\\\\' ", "\"a'b\\n\\\\\""},
+    {"[1, 'x', inputs.n, []]", "[1,\"x\",5,[]]"},
+    {"inputs.list[0]", "3"},
+    {"inputs.list[-1]", "2"},
+    {"inputs.rows[1].k", "\"b\""},
+    {"inputs.o['x y']", "1"},
+    {"inputs.o.in", "2"},
+    {"steps.a-1.n", "5"},
+    {"inputs.n == 5.0", "true"},
+    {"inputs.n != 5 or inputs.name == 'Ada'", "true"},
+    {"inputs.n > 3 and inputs.n < 10", "true"},
+    {"inputs.n >= 5 and not inputs.n <= 4", "true"},
+    {"not (inputs.n == 5)", "false"},
+    {"not inputs.n == 4 and true", "true"},
+    {"true or inputs.nothing", "true"},  /* not looked at */
+    {"false and inputs.nothing", "false"},
+    {"'a' < 'b'", "true"},
+    {"'a' < 'B'", "false"},
+    {"2 in inputs.list", "true"},
+    {"2.0 in [1, 2]", "true"},
+    {"'x' not in ['a', 'b']", "true"},
+    {"'da' in inputs.name", "true"},
+    {"'' in ''", "true"},
+    {"'x y' in inputs.o", "true"},
+    {"inputs.o == inputs.o", "true"},
+    {"inputs.list == [3, 1, 2]", "true"},
+    {"inputs.none == null", "true"},
+    {"inputs.none | default(7)", "7"},
+    {"inputs.nothing.deep | default(inputs.n)", "5"},
+    {"steps.later.output | default('x')", "\"x\""},
+    {"inputs.n | default(7)", "5"},
+    {"inputs.nothing | exists", "false"},
+    {"inputs.none | exists", "false"},
+    {"inputs.n | exists", "true"},
+    {"inputs.empty | first | default(0)", "0"},
+    {"inputs.o | json", "\"{\\\"x y\\\":1,\\\"in\\\":2}\""},
+    {"'[1]' | parse", "[1]"},
+    {"inputs.n | string", "\"5\""},
+    {"'12' | number", "12"},
+    {"item | length", "4"},
+    {"inputs.list | length", "3"},
+    {"inputs.o | length", "2"},
+    {"inputs.list | first", "3"},
+    {"inputs.list | last", "2"},
+    {"inputs.o | keys", "[\"x y\",\"in\"]"},
+    {"inputs.o | values", "[1,2]"},
+    {"inputs.rows | pluck('v')", "[1,null,2.5]"},
+    {"inputs.rows | pluck('v') | compact | sum", "3.5"},
+    {"inputs.list | sum", "6"},
+    {"[9223372036854775807, 1] | sum", "9.223372036854776e+18"},
+    {"inputs.empty | sum", "0"},
+    {"[[1], 2, [3, [4]]] | flatten", "[1,2,3,[4]]"},
+    {"inputs.rows | pluck('k') | unique", "[\"a\",\"b\"]"},
+    {"inputs.list | join(', ')", "\"3, 1, 2\""},
+    {"inputs.list | join", "\"312\""},
+    {"'a\\nb\\n\\nc' | lines", "[\"a\",\"b\",\"\",\"c\"]"},
+    {"' a ' | trim", "\"a\""},
+    {"'aZ\xC3\xA9' | upper", "\"AZ\xC3\xA9\""},
+    {"'aZ' | lower", "\"az\""},
+    {"item | truncate(3)", "\"caf\""},
+    {"item | truncate(4)", "\"caf\xC3\xA9\""},
+    {"(inputs.list | length) == 3 and inputs.list | length == 3", "true"},
+    {"inputs.big", "12345678901234567890"},
+};
+
 static void test_values(void **state)
 {
-    static const struct {
-        const char *expr, *value;
-    } rows[] = {
-        {"inputs.n", "5"},
-        {"1", "1"},
-        {"-1.5e3", "-1.5e3"},
-        {"'a\\'b\\n\\\\' ", "\"a'b\\n\\\\\""},
-        {"[1, 'x', inputs.n, []]", "[1,\"x\",5,[]]"},
-        {"inputs.list[0]", "3"},
-        {"inputs.list[-1]", "2"},
-        {"inputs.rows[1].k", "\"b\""},
-        {"inputs.o['x y']", "1"},
-        {"inputs.o.in", "2"},
-        {"steps.a-1.n", "5"},
-        {"inputs.n == 5.0", "true"},
-        {"inputs.n != 5 or inputs.name == 'Ada'", "true"},
-        {"inputs.n > 3 and inputs.n < 10", "true"},
-        {"inputs.n >= 5 and not inputs.n <= 4", "true"},
-        {"not (inputs.n == 5)", "false"},
-        {"not inputs.n == 4 and true", "true"},
-        {"true or inputs.nothing", "true"},  /* not looked at */
-        {"false and inputs.nothing", "false"},
-        {"'a' < 'b'", "true"},
-        {"'a' < 'B'", "false"},
-        {"2 in inputs.list", "true"},
-        {"2.0 in [1, 2]", "true"},
-        {"'x' not in ['a', 'b']", "true"},
-        {"'da' in inputs.name", "true"},
-        {"'' in ''", "true"},
-        {"'x y' in inputs.o", "true"},
-        {"inputs.o == inputs.o", "true"},
-        {"inputs.list == [3, 1, 2]", "true"},
-        {"inputs.none == null", "true"},
-        {"inputs.none | default(7)", "7"},
-        {"inputs.nothing.deep | default(inputs.n)", "5"},
-        {"steps.later.output | default('x')", "\"x\""},
-        {"inputs.n | default(7)", "5"},
-        {"inputs.nothing | exists", "false"},
-        {"inputs.none | exists", "false"},
-        {"inputs.n | exists", "true"},
-        {"inputs.empty | first | default(0)", "0"},
-        {"inputs.o | json", "\"{\\\"x y\\\":1,\\\"in\\\":2}\""},
-        {"'[1]' | parse", "[1]"},
-        {"inputs.n | string", "\"5\""},
-        {"'12' | number", "12"},
-        {"item | length", "4"},
-        {"inputs.list | length", "3"},
-        {"inputs.o | length", "2"},
-        {"inputs.list | first", "3"},
-        {"inputs.list | last", "2"},
-        {"inputs.o | keys", "[\"x y\",\"in\"]"},
-        {"inputs.o | values", "[1,2]"},
-        {"inputs.rows | pluck('v')", "[1,null,2.5]"},
-        {"inputs.rows | pluck('v') | compact | sum", "3.5"},
-        {"inputs.list | sum", "6"},
-        {"[9223372036854775807, 1] | sum", "9.223372036854776e+18"},
-        {"inputs.empty | sum", "0"},
-        {"[[1], 2, [3, [4]]] | flatten", "[1,2,3,[4]]"},
-        {"inputs.rows | pluck('k') | unique", "[\"a\",\"b\"]"},
-        {"inputs.list | join(', ')", "\"3, 1, 2\""},
-        {"inputs.list | join", "\"312\""},
-        {"'a\\nb\\n\\nc' | lines", "[\"a\",\"b\",\"\",\"c\"]"},
-        {"' a ' | trim", "\"a\""},
-        {"'aZ\xC3\xA9' | upper", "\"AZ\xC3\xA9\""},
-        {"'aZ' | lower", "\"az\""},
-        {"item | truncate(3)", "\"caf\""},
-        {"item | truncate(4)", "\"caf\xC3\xA9\""},
-        {"(inputs.list | length) == 3 and inputs.list | length == 3", "true"},
-        {"inputs.big", "12345678901234567890"},
-    };
-
     (void)state;
-    for (size_t i = 0; i < N_ELEM(rows); i++) {
+    for (size_t i = 0; i < N_ELEM(value_rows); i++) {
         struct buf out = {0};
         struct err err = {0};
-        if (eval(rows[i].expr, &out, &err) != 0)
-            fail_msg("%s: %s", rows[i].expr, err.text);
-        if (strcmp(out.data, rows[i].value) != 0)
-            fail_msg("%s: %s", rows[i].expr, out.data);
+        if (eval(value_rows[i].expr, &out, &err) != 0)
+            fail_msg("%s: %s", value_rows[i].expr, err.text);
+        if (strcmp(out.data, value_rows[i].value) != 0)
+            fail_msg("%s: %s", value_rows[i].expr, out.data);
         buf_release(&out);
     }
 }
@@ -261,7 +261,8 @@ static int on_ref(void *arg, const char *name, const char *const *part, int n, b
 
 static void test_refs(void **state)
 {
-    static const char text[] = "steps.a.output.x[0].y == item and [inputs.b, inputs.c | json | default(inputs.d)] in run";
+    static const char text[] =
+        "steps.a.output.x[0].y == item and [inputs.b, inputs.c | json | default(inputs.d)] in run";
     const struct expr *e;
     struct buf b = {0};
     struct err err;

@@ -7,20 +7,21 @@
 
 #include <string.h>
 
-static const char text[] = "pipeline: t\n"
-                           "inputs: {who: string, n: integer}\n"
-                           "steps:\n"
-                           "  - id: plain\n"
-                           "    generate: {system: Be brief., prompt: 'Hi {{ inputs.who }}', max_tokens: '{{ inputs.n }}', "
-                           "thinking: false, stop: [x], seed: '{{ null }}'}\n"
-                           "  - id: checked\n"
-                           "    generate: {prompt: '{{ inputs.n }}', reasoning_effort: high}\n"
-                           "    output: {type: object, required: [a]}\n"
-                           "  - id: loop\n"
-                           "    agent:\n"
-                           "      messages: [{role: user, content: '{{ inputs.who }}!'}]\n"
-                           "      tools:\n"
-                           "        - {name: look, description: looks, parameters: {type: object}, command: [cat]}\n";
+static const char text[] =
+    "pipeline: t\n"
+    "inputs: {who: string, n: integer}\n"
+    "steps:\n"
+    "  - id: plain\n"
+    "    generate: {system: Be brief., prompt: 'Hi {{ inputs.who }}', max_tokens: '{{ inputs.n }}', "
+    "thinking: false, stop: [x], seed: '{{ null }}'}\n"
+    "  - id: checked\n"
+    "    generate: {prompt: '{{ inputs.n }}', reasoning_effort: high}\n"
+    "    output: {type: object, required: [a]}\n"
+    "  - id: loop\n"
+    "    agent:\n"
+    "      messages: [{role: user, content: '{{ inputs.who }}!'}]\n"
+    "      tools:\n"
+    "        - {name: look, description: looks, parameters: {type: object}, command: [cat]}\n";
 
 static struct pipeline *plan;
 static struct arena arena;
@@ -81,23 +82,26 @@ static void test_body(void **state)
     buf_clear(&body);
     assert_int_equal(generate_messages(pipeline_step(plan, "checked"), &scope, &arena, &messages, &err), 0);
     assert_int_equal(generate_body(pipeline_step(plan, "checked"), &scope, messages, &body, &err), 0);
-    assert_string_equal(body.data,
-                        "{\"messages\":[{\"role\":\"user\",\"content\":\"7\\n\\nAnswer with JSON only, without any other "
-                        "text. It has to fit this JSON schema:\\n{\\\"type\\\":\\\"object\\\",\\\"required\\\":[\\\"a\\\"]}\"}],"
-                        "\"reasoning_effort\":\"high\"}");
+    assert_string_equal(
+        body.data,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"7\\n\\nAnswer with JSON only, without any other "
+        "text. It has to fit this JSON schema:\\n{\\\"type\\\":\\\"object\\\",\\\"required\\\":[\\\"a\\\"]}\"}],"
+        "\"reasoning_effort\":\"high\"}");
     buf_clear(&body);
     assert_int_equal(generate_messages(pipeline_step(plan, "loop"), &scope, &arena, &messages, &err), 0);
     assert_int_equal(generate_body(pipeline_step(plan, "loop"), &scope, messages, &body, &err), 0);
-    assert_string_equal(body.data, "{\"messages\":[{\"role\":\"user\",\"content\":\"Ada!\"}],\"tools\":[{\"type\":\"function\","
-                                   "\"function\":{\"name\":\"look\",\"description\":\"looks\",\"parameters\":{\"type\":"
-                                   "\"object\"}}}]}");
+    assert_string_equal(body.data,
+                        "{\"messages\":[{\"role\":\"user\",\"content\":\"Ada!\"}],\"tools\":[{\"type\":\"function\","
+                        "\"function\":{\"name\":\"look\",\"description\":\"looks\",\"parameters\":{\"type\":"
+                        "\"object\"}}}]}");
     buf_release(&body);
 }
 
 static void test_messages(void **state)
 {
-    static const char call[] = "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\","
-                               "\"function\":{\"name\":\"look\",\"arguments\":\"{}\"}},{\"id\":\"c2\"}]}";
+    static const char call[] =
+        "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\","
+        "\"function\":{\"name\":\"look\",\"arguments\":\"{}\"}},{\"id\":\"c2\"}]}";
     const struct json *m0, *message, *m1, *m2, *results[2];
     struct buf report = {0};
     struct err err;
@@ -111,12 +115,14 @@ static void test_messages(void **state)
     assert_int_equal(m1->n, 4);
     assert_json(json_at(m1, 1), call);
     assert_json(json_at(m1, 2), "{\"role\":\"tool\",\"tool_call_id\":\"c1\",\"content\":\"text\"}");
-    assert_json(json_at(m1, 3), "{\"role\":\"tool\",\"tool_call_id\":\"c2\",\"content\":\"{\\\"who\\\":\\\"Ada\\\",\\\"n\\\":7}\"}");
+    assert_json(json_at(m1, 3),
+                "{\"role\":\"tool\",\"tool_call_id\":\"c2\",\"content\":\"{\\\"who\\\":\\\"Ada\\\",\\\"n\\\":7}\"}");
     buf_add_str(&report, "/a: must be a number\n");
     m2 = generate_repair(m0, "{}", 2, &report, &arena);
-    assert_json(m2, "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"{}\"},{\"role\":\"user\","
-                    "\"content\":\"This answer does not fit:\\n/a: must be a number\\nGive the whole answer again, "
-                    "corrected: JSON only, without any other text.\"}]");
+    assert_json(
+        m2, "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"{}\"},{\"role\":\"user\","
+            "\"content\":\"This answer does not fit:\\n/a: must be a number\\nGive the whole answer again, "
+            "corrected: JSON only, without any other text.\"}]");
     assert_json(generate_append(m0, "user", "more", 4, &arena),
                 "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"user\",\"content\":\"more\"}]");
     assert_int_equal(m0->n, 1); /* the list before stays as it was */

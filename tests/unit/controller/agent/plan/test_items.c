@@ -1,5 +1,5 @@
-/* Proves: items come from a list, the lines of a file or the files of a pattern, in one order, relative to the plan's folder;
- * what cannot be read says which file and line. How: a folder with awkward names under /tmp. */
+/* Proves: items come from a list, the lines of a file or the files of a pattern, in one order, relative to the plan's
+ * folder; what cannot be read says which file and line. How: a folder with awkward names under /tmp. */
 #include "controller/agent/plan/items.h"
 #include "common/base/check.h"
 #include "common/text/jsonmake.h"
@@ -81,7 +81,8 @@ static void test_files(void **state)
     (void)state;
     assert_items(PIPELINE_FILES, "*.txt", 0,
                  "[{\"path\":\"A b's.txt\",\"name\":\"A b's.txt\",\"stem\":\"A b's\"},"
-                 "{\"path\":\"a.txt\",\"name\":\"a.txt\",\"stem\":\"a\"},{\"path\":\"b.txt\",\"name\":\"b.txt\",\"stem\":\"b\"}]");
+                 "{\"path\":\"a.txt\",\"name\":\"a.txt\",\"stem\":\"a\"},{\"path\":\"b.txt\",\"name\":\"b.txt\","
+                 "\"stem\":\"b\"}]");
     assert_items(PIPELINE_FILES, "noen[d]", 0, "[{\"path\":\"noend\",\"name\":\"noend\",\"stem\":\"noend\"}]");
     assert_items(PIPELINE_FILES, "noend", 0, "[{\"path\":\"noend\",\"name\":\"noend\",\"stem\":\"noend\"}]");
     assert_items(PIPELINE_FILES, "*.nothing", 0, "[]");

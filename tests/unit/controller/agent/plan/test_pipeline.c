@@ -1,6 +1,6 @@
-/* Proves: a file becomes the plan that it says; the canonical text is read back to the same plan; every kind of mistake is
- * found before anything runs, with its line and a reason; inputs are checked. How: one file with everything in it, and
- * rows of small broken files with the line that must be named. */
+/* Proves: a file becomes the plan that it says; the canonical text is read back to the same plan; every kind of
+ * mistake is found before anything runs, with its line and a reason; inputs are checked. How: one file with
+ * everything in it, and rows of small broken files with the line that must be named. */
 #include "controller/agent/plan/pipeline.h"
 #include "common/base/check.h"
 #include "tests/unit/test.h"
@@ -22,7 +22,8 @@ static const char full[] =
     "limits: {deadline_ms: 60000, max_retries: 7, max_parallel: 3}\n"
     "steps:\n"
     "  - id: list\n"
-    "    tool: {command: [ls, -1, '{{ inputs.name }}', 3, true], stdin: {a: '{{ inputs.n }}'}, dir: '{{ inputs.name }}',\n"
+    "    tool: {command: [ls, -1, '{{ inputs.name }}', 3, true], stdin: {a: '{{ inputs.n }}'}, dir: '{{ inputs.name "
+    "}}',\n"
     "      env: [LANG, 'X=1'], exit_codes: {ok: [0, 1], retry: [2]}, returns: text, max_output_bytes: 10}\n"
     "    timeout_ms: 500\n"
     "    retry: {max: 5, base_ms: 1, max_ms: 10, on: [tool, timeout]}\n"
@@ -45,10 +46,12 @@ static const char full[] =
     "      steps:\n"
     "        - id: post\n"
     "          tool:\n"
-    "            http: {url: 'https://h/{{ row.id }}', headers: {A: 'b {{ env.HOME }}'}, body: {x: '{{ index }}'}, max_redirects: 1}\n"
+    "            http: {url: 'https://h/{{ row.id }}', headers: {A: 'b {{ env.HOME }}'}, body: {x: '{{ index }}'}, "
+    "max_redirects: 1}\n"
     "            statuses: {ok: [404], retry: [409]}\n"
     "        - id: deep\n"
-    "          map: {files: '{{ row }}/*', steps: [{id: inner, join: ['{{ row }}', '{{ item.path }}', '{{ steps.post.output }}']}]}\n"
+    "          map: {files: '{{ row }}/*', steps: [{id: inner, join: ['{{ row }}', '{{ item.path }}', '{{ "
+    "steps.post.output }}']}]}\n"
     "      result: {id: '{{ row.id }}', out: '{{ steps.deep.output }}'}\n"
     "  - id: pause\n"
     "    wait: {ms: 100}\n"
@@ -61,7 +64,8 @@ static const char full[] =
     "    agent:\n"
     "      messages: [{role: user, content: hi}]\n"
     "      tools:\n"
-    "        - {name: look, description: d, parameters: {type: object}, command: [cat, '{{ args.f }}'], timeout_ms: 9}\n"
+    "        - {name: look, description: d, parameters: {type: object}, command: [cat, '{{ args.f }}'], timeout_ms: "
+    "9}\n"
     "        - {name: get, parameters: {type: object}, http: {url: 'http://h/{{ args.q }}'}}\n"
     "      max_turns: 3\n"
     "  - id: sum\n"
@@ -184,19 +188,25 @@ static const struct {
     {"steps:\n  - {id: a, join: 1, needs: [b]}\n  - {id: b, join: 1}\n", 4, "wait for each other"},
     {"steps:\n  - {id: a, join: '{{ steps.b.output }}'}\n  - {id: b, join: 1}\n", 3, "may not be done yet"},
     {"steps:\n  - {id: a, join: '{{ steps.a.output }}'}\n", 3, "cannot refer to itself"},
-    {"steps:\n  - {id: abc, join: 1}\n  - {id: b, join: '{{ steps.abd.output }}'}\n", 4, "no step 'abd' (did you mean abc?)"},
-    {"steps:\n  - {id: a, join: 1}\n  - {id: b, join: '{{ steps.a.outptu }}'}\n", 4, "no 'outptu' (did you mean output?)"},
-    {"steps:\n  - {id: a, join: 1}\n  - {id: b, needs: [], join: '{{ steps.a.output }}'}\n", 4, "'b' must come after it"},
-    {"steps:\n  - {id: m, map: {over: [1], steps: [{id: i, join: 1}]}}\n  - {id: b, join: '{{ steps.i.output }}'}\n", 4,
-     "stands in the map 'm': outside of it there is steps.m.output"},
-    {"steps:\n  - {id: m, map: {over: [1], steps: [{id: i, join: 1}]}}\n  - {id: b, join: '{{ steps.m.output.x }}'}\n", 4,
-     "the output of 'm' is a list"},
+    {"steps:\n  - {id: abc, join: 1}\n  - {id: b, join: '{{ steps.abd.output }}'}\n", 4,
+     "no step 'abd' (did you mean abc?)"},
+    {"steps:\n  - {id: a, join: 1}\n  - {id: b, join: '{{ steps.a.outptu }}'}\n", 4,
+     "no 'outptu' (did you mean output?)"},
+    {"steps:\n  - {id: a, join: 1}\n  - {id: b, needs: [], join: '{{ steps.a.output }}'}\n", 4,
+     "'b' must come after it"},
+    {"steps:\n  - {id: m, map: {over: [1], steps: [{id: i, join: 1}]}}\n  - {id: b, join: '{{ steps.i.output }}'}\n",
+     4, "stands in the map 'm': outside of it there is steps.m.output"},
+    {"steps:\n  - {id: m, map: {over: [1], steps: [{id: i, join: 1}]}}\n  - {id: b, join: '{{ steps.m.output.x "
+     "}}'}\n",
+     4, "the output of 'm' is a list"},
     {"steps:\n  - {id: a, generate: {prompt: x}}\n  - {id: b, join: '{{ steps.a.output.x }}'}\n", 4, "is a text"},
     {"steps:\n  - {id: a, join: 1, output: {properties: {abc: true}, additionalProperties: false}}\n"
-     "  - {id: b, join: '{{ steps.a.output.abx }}'}\n", 4, "no member 'abx' by its schema (did you mean abc?)"},
+     "  - {id: b, join: '{{ steps.a.output.abx }}'}\n",
+     4, "no member 'abx' by its schema (did you mean abc?)"},
     {"steps:\n  - {id: a, join: '{{ item }}'}\n", 3, "there is no 'item' here"},
     {"steps:\n  - {id: a, join: '{{ input.x }}'}\n", 3, "there is no 'input' here (did you mean inputs?)"},
-    {"inputs: {abc: string}\nsteps:\n  - {id: a, join: '{{ inputs.abd }}'}\n", 4, "no input 'abd' (did you mean abc?)"},
+    {"inputs: {abc: string}\nsteps:\n  - {id: a, join: '{{ inputs.abd }}'}\n", 4,
+     "no input 'abd' (did you mean abc?)"},
     {"steps:\n  - {id: a, join: '{{ env.HOME }}'}\n", 3, "env is there in tools only"},
     {"steps:\n  - {id: a, tool: {command: [x, '{{ env.HOME }}']}}\n", 3, "env list passes on"},
     {"env: ['X={{ steps.a.output }}']\nsteps:\n  - {id: a, tool: {command: [x]}}\n", 2, "env serves all tools"},
@@ -212,7 +222,8 @@ static const struct {
     {"steps:\n  - {id: a, tool: {command: [x]}, retry: {on: [bussy]}}\n", 3, "did you mean busy?"},
     {"steps:\n  - {id: a, tool: {command: [x]}, retry: {base_ms: 10, max_ms: 5}}\n", 3, "base_ms must not be above"},
     {"steps:\n  - {id: a, tool: {command: [x]}, timeout_ms: 0}\n", 3, "timeout_ms must be within 1"},
-    {"steps:\n  - {id: a, tool: {command: [x]}, timeout_ms: '5'}\n", 3, "timeout_ms must be a whole number, is string"},
+    {"steps:\n  - {id: a, tool: {command: [x]}, timeout_ms: '5'}\n", 3,
+     "timeout_ms must be a whole number, is string"},
     {"steps:\n  - {id: a, tool: {command: 'ls -l'}}\n", 3, "never goes through a shell"},
     {"steps:\n  - {id: a, tool: {command: []}}\n", 3, "command must be a list"},
     {"steps:\n  - {id: a, tool: {command: [[x]]}}\n", 3, "must be a text, is array"},
@@ -231,13 +242,16 @@ static const struct {
     {"steps:\n  - {id: a, tool: {command: [x], name: y}}\n", 3, "no key 'name'"},
     {"steps:\n  - {id: a, generate: {}}\n", 3, "either prompt"},
     {"steps:\n  - {id: a, generate: hello}\n", 3, "must be an object"},
-    {"steps:\n  - {id: a, generate: {prompt: x, temperature: 3}}\n", 3, "temperature must be a number within 0 and 2"},
+    {"steps:\n  - {id: a, generate: {prompt: x, temperature: 3}}\n", 3,
+     "temperature must be a number within 0 and 2"},
     {"steps:\n  - {id: a, generate: {prompt: x, max_tokens: 1.5}}\n", 3, "max_tokens must be a whole number"},
     {"steps:\n  - {id: a, generate: {prompt: x, temprature: 1}}\n", 3, "did you mean temperature?"},
-    {"steps:\n  - {id: a, generate: {messages: [{role: me, content: x}]}}\n", 3, "role must be system, user or assistant"},
+    {"steps:\n  - {id: a, generate: {messages: [{role: me, content: x}]}}\n", 3,
+     "role must be system, user or assistant"},
     {"steps:\n  - {id: a, generate: {prompt: x}, repair: 1}\n", 3, "repair belongs"},
-    {"steps:\n  - id: a\n    generate: {prompt: x}\n    output:\n      type: object\n      properties:\n        n: {typ: x}\n", 8,
-     "properties.n.typ: this keyword"},
+    {"steps:\n  - id: a\n    generate: {prompt: x}\n    output:\n      type: object\n      properties:\n        n: "
+     "{typ: x}\n",
+     8, "properties.n.typ: this keyword"},
     {"steps:\n  - {id: m, map: {steps: [{id: i, join: 1}]}}\n", 3, "one of over"},
     {"steps:\n  - {id: m, map: {over: [1], jsonl: x, steps: [{id: i, join: 1}]}}\n", 3, "one of over"},
     {"steps:\n  - {id: m, map: {over: abc, steps: [{id: i, join: 1}]}}\n", 3, "over must be a list"},
@@ -249,9 +263,11 @@ static const struct {
     {"steps:\n  - {id: a, wait: {ms: 1, show: 1}}\n", 3, "belong to approval"},
     {"steps:\n  - {id: a, agent: {prompt: x}}\n", 3, "agent needs tools"},
     {"steps:\n  - {id: a, agent: {prompt: x, tools: [{name: t, command: [x]}]}}\n", 3, "needs parameters"},
-    {"steps:\n  - {id: a, agent: {prompt: x, tools: [{parameters: {type: object}, command: [x]}]}}\n", 3, "needs a name"},
+    {"steps:\n  - {id: a, agent: {prompt: x, tools: [{parameters: {type: object}, command: [x]}]}}\n", 3,
+     "needs a name"},
     {"steps:\n  - {id: a, agent: {prompt: x, tools: [{name: t, parameters: {type: object}, command: [x]}, {name: t, "
-     "parameters: {type: object}, command: [x]}]}}\n", 3, "'t' is there already"},
+     "parameters: {type: object}, command: [x]}]}}\n",
+     3, "'t' is there already"},
     {"inputs: {n: {type: integer, default: x}}\nsteps:\n  - {id: a, join: 1}\n", 2, "the default does not fit"},
     {"inputs: {n: intger}\nsteps:\n  - {id: a, join: 1}\n", 2, "no such type; did you mean integer"},
     {"limits: {deadline: 5}\nsteps:\n  - {id: a, join: 1}\n", 2, "did you mean deadline_ms?"},

@@ -1,6 +1,6 @@
-/* Proves: each keyword accepts and refuses what draft 2020-12 says, with a path and reason for a reader; unknown keywords,
- * broken schemas and circles are refused by name when they are read; hostile schemas and values end. How: rows of
- * schema, value and report. */
+/* Proves: each keyword accepts and refuses what draft 2020-12 says, with a path and reason for a reader; unknown
+ * keywords, broken schemas and circles are refused by name when they are read; hostile schemas and values end. How:
+ * rows of schema, value and report. */
 #include "controller/agent/plan/schema.h"
 #include "common/base/check.h"
 #include "tests/unit/test.h"
@@ -40,7 +40,8 @@ static const struct {
      "(root): the member 'b' is missing\n/a: must be a string, is the number 1\n"},
     {"{'properties':{'a':true},'additionalProperties':false}", "{'a':1,'b/c~':2}",
      "/b~1c~0: there is no such member; leave it out\n"},
-    {"{'additionalProperties':{'type':'integer'}}", "{'a':1,'b':'x'}", "/b: must be a whole number, is the string \"x\"\n"},
+    {"{'additionalProperties':{'type':'integer'}}", "{'a':1,'b':'x'}",
+     "/b: must be a whole number, is the string \"x\"\n"},
     {"{'required':['a']}", "[1]", ""}, /* says nothing of lists */
     {"{'propertyNames':{'pattern':'^[a-z]+$'}}", "{'ab':1,'A':2}", "/A: this name is not allowed\n"},
     {"{'minProperties':1,'maxProperties':1}", "{}", "(root): must have at least 1 members, has 0\n"},
@@ -61,7 +62,8 @@ static const struct {
     {"{'pattern':'^a$'}", "'a\\n'", "(root): must match the pattern ^a$, is the string \"a\\n\"\n"},
     {"{'minimum':1,'maximum':2}", "1", ""},
     {"{'minimum':1}", "0.99", "(root): must be at least 1, is the number 0.99\n"},
-    {"{'maximum':9007199254740992}", "9007199254740993", "(root): must be at most 9007199254740992, is the number 9007199254740993\n"},
+    {"{'maximum':9007199254740992}", "9007199254740993",
+     "(root): must be at most 9007199254740992, is the number 9007199254740993\n"},
     {"{'exclusiveMinimum':1}", "1", "(root): must be above 1, is the number 1\n"},
     {"{'exclusiveMaximum':1}", "1", "(root): must be below 1, is the number 1\n"},
     {"{'multipleOf':0.1}", "0.3", ""},
@@ -75,11 +77,14 @@ static const struct {
     {"{'allOf':[{'minimum':1},{'maximum':2}]}", "3", "(root): must be at most 2, is the number 3\n"},
     {"{'not':{'type':'null'}}", "null", "(root): must not fit the schema of 'not', is null\n"},
     {"{'not':{'type':'null'}}", "1", ""},
-    {"{'$defs':{'p':{'minimum':0}},'items':{'$ref':'#/$defs/p'}}", "[1,-1]", "/1: must be at least 0, is the number -1\n"},
-    {"{'$ref':'#/definitions/a~1b','definitions':{'a/b':{'type':'string'}}}", "1", "(root): must be a string, is the number 1\n"},
+    {"{'$defs':{'p':{'minimum':0}},'items':{'$ref':'#/$defs/p'}}", "[1,-1]",
+     "/1: must be at least 0, is the number -1\n"},
+    {"{'$ref':'#/definitions/a~1b','definitions':{'a/b':{'type':'string'}}}", "1",
+     "(root): must be a string, is the number 1\n"},
     {"{'type':'object','properties':{'next':{'$ref':'#'}},'additionalProperties':false}", "{'next':{'next':{'x':1}}}",
      "/next/next/x: there is no such member; leave it out\n"},
-    {"{'title':'t','description':'d','default':1,'examples':[],'format':'date','$schema':'x','$id':'y','deprecated':true}",
+    {"{'title':'t','description':'d','default':1,'examples':[],'format':'date','$schema':'x','$id':'y','deprecated':"
+     "true}",
      "1", ""},
 };
 
@@ -146,7 +151,8 @@ static void test_refused(void **state)
         {"{'$ref':'#/$defs/x'}", ERR_MISSING, "#/$defs/x leads to no schema"},
         {"{'$ref':'http://x/y'}", ERR_UNSUPPORTED, "within the schema"},
         {"{'$ref':'#'}", ERR_FORMAT, "back to itself"},
-        {"{'$defs':{'a':{'allOf':[{'$ref':'#/$defs/b'}]},'b':{'not':{'$ref':'#/$defs/a'}}}}", ERR_FORMAT, "back to itself"},
+        {"{'$defs':{'a':{'allOf':[{'$ref':'#/$defs/b'}]},'b':{'not':{'$ref':'#/$defs/a'}}}}", ERR_FORMAT,
+         "back to itself"},
         {"{'uniqueItems':1}", ERR_FORMAT, "uniqueItems: must be true or false"},
     };
 

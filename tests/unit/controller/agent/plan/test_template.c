@@ -128,8 +128,10 @@ static void test_refs(void **state)
     struct err err;
 
     (void)state;
-    assert_int_equal(template_compile(parse("{\"a\":\"{{ steps.x.output }} {{ inputs.y }}\",\"b\":[\"{{ item }}\"],\"c\":\"d\"}"),
-                                      &arena, &t, NULL, &err), 0);
+    assert_int_equal(
+        template_compile(parse("{\"a\":\"{{ steps.x.output }} {{ inputs.y }}\",\"b\":[\"{{ item }}\"],\"c\":\"d\"}"),
+                         &arena, &t, NULL, &err),
+        0);
     assert_int_equal(template_refs(t, on_ref, &b), 0);
     assert_string_equal(b.data, "steps.x@a inputs.y@a item.@- ");
     assert_false(template_is_literal(t));
