@@ -1,5 +1,5 @@
-/* Any bytes as a pipeline file: a plan whose canonical text is read back to the same text, or faults of one line each that
- * name a line, and nothing left behind. */
+/* Any bytes as a pipeline file: a plan whose canonical text is read back to the same text, or faults of one line each
+ * that name a line, and nothing left behind. */
 #include "common/base/check.h"
 #include "controller/agent/plan/pipeline.h"
 #include "tests/fuzz/fuzz.h"

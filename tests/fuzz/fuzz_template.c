@@ -1,5 +1,5 @@
-/* Any JSON as a template, rendered over a fixed scope: a value, or an error of one line. The first byte chooses whether the
- * rest is JSON or one string. */
+/* Any JSON as a template, rendered over a fixed scope: a value, or an error of one line. The first byte chooses whether
+ * the rest is JSON or one string. */
 #include "common/base/check.h"
 #include "common/text/jsonmake.h"
 #include "common/text/utf8.h"
@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-static const char scope_text[] = "{\"inputs\":{\"n\":5,\"s\":\"a \xC3\xA9\",\"l\":[1,\"x\",null,{\"k\":2}],\"o\":{\"k\":[]}},"
+static const char scope_text[] = "{\"inputs\":{\"n\":5,\"s\":\"a \xC3\xA9\",\"l\":[1,\"x\",null,{\"k\":2}],"
+                                 "\"o\":{\"k\":[]}},"
                                  "\"item\":{\"k\":1.5},\"index\":3,\"step\":{\"output\":\"t\",\"state\":\"done\"}}";
 
 static const struct json *get(void *arg, const char *root, const char *step)
