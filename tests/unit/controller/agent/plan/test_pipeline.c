@@ -3,6 +3,8 @@
  * everything in it, and rows of small broken files with the line that must be named. */
 #include "controller/agent/plan/pipeline.h"
 #include "common/base/check.h"
+#include "common/mem/file.h"
+#include "controller/agent/plan/doc.h"
 #include "tests/unit/test.h"
 
 #include <stdio.h>
@@ -327,6 +329,41 @@ static void test_many_faults(void **state)
     buf_release(&report);
 }
 
+/* docs/pipeline.schema.json says of the texts above what the parser says, as far as a schema can. */
+static void test_format_schema(void **state)
+{
+    struct arena arena = {0};
+    struct schema *s = NULL;
+    struct buf text = {0}, report = {0};
+    const struct json *source, *doc;
+    struct err err = {0};
+    int line, n_refused = 0;
+
+    (void)state;
+    assert_int_equal(file_read(BATON_SOURCE_DIR "/docs/pipeline.schema.json", 1 << 20, &text, &err), 0);
+    if (json_parse(text.data, text.len, 0, &arena, &source, &err) != 0 || schema_parse(source, &s, NULL, &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(doc_parse(full, sizeof full - 1, &arena, &doc, &line, &err), 0);
+    if (schema_check(s, doc, &report))
+        fail_msg("%s", report.data);
+    struct pipeline *p = parse(full); /* the canonical text is in the format too */
+    assert_int_equal(doc_parse(p->canonical, p->canonical_len, &arena, &doc, &line, &err), 0);
+    if (schema_check(s, doc, &report))
+        fail_msg("%s", report.data);
+    pipeline_destroy(&p);
+    for (size_t i = 0; i < N_ELEM(faults); i++) {
+        buf_clear(&text);
+        buf_addf(&text, "pipeline: t\n%s", faults[i].text);
+        if (doc_parse(text.data, text.len, &arena, &doc, &line, &err) == 0)
+            n_refused += schema_check(s, doc, NULL) > 0;
+    }
+    assert_true(n_refused >= 40); /* of 80; the others are about references, order and values that belong together */
+    schema_destroy(&s);
+    buf_release(&text);
+    buf_release(&report);
+    arena_release(&arena);
+}
+
 static void assert_inputs(const struct pipeline *p, const char *given, const char *want)
 {
     struct arena arena = {0};
@@ -409,6 +446,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plan),        cmocka_unit_test(test_canonical), cmocka_unit_test(test_faults),
         cmocka_unit_test(test_many_faults), cmocka_unit_test(test_inputs),    cmocka_unit_test(test_load),
+        cmocka_unit_test(test_format_schema),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

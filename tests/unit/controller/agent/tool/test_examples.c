@@ -15,6 +15,30 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The schema for editors takes the file too. */
+static void check_format(const char *path)
+{
+    struct arena own = {0};
+    struct schema *s = NULL;
+    struct buf text = {0}, report = {0};
+    const struct json *source, *doc;
+    struct err err = {0};
+    int line;
+
+    assert_int_equal(file_read(BATON_SOURCE_DIR "/docs/pipeline.schema.json", 1 << 20, &text, &err), 0);
+    assert_int_equal(json_parse(text.data, text.len, 0, &own, &source, &err), 0);
+    assert_int_equal(schema_parse(source, &s, NULL, &err), 0);
+    buf_clear(&text);
+    assert_int_equal(file_read(path, 1 << 20, &text, &err), 0);
+    assert_int_equal(doc_parse(text.data, text.len, &own, &doc, &line, &err), 0);
+    if (schema_check(s, doc, &report))
+        fail_msg("%s\n%s", path, report.data);
+    schema_destroy(&s);
+    buf_release(&text);
+    buf_release(&report);
+    arena_release(&own);
+}
+
 static struct pipeline *load(const char *name)
 {
     struct pipeline *p = NULL, *again = NULL;
@@ -25,6 +49,7 @@ static struct pipeline *load(const char *name)
     snprintf(path, sizeof path, BATON_SOURCE_DIR "/deploy/examples/%s/%s.yaml", name, name);
     if (pipeline_load(path, &p, NULL, &err) != 0)
         fail_msg("%s", err.text);
+    check_format(path);
     const char *text = pipeline_canonical(p, &len);
     if (pipeline_parse(text, len, "", "/", &again, NULL, &err) != 0)
         fail_msg("%s", err.text);
