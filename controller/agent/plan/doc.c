@@ -1,8 +1,10 @@
 #include "controller/agent/plan/doc.h"
 
 #include "common/base/check.h"
+#include "common/mem/mem.h"
 #include "common/text/utf8.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
 
@@ -322,12 +324,40 @@ static int read_key(struct reader *r, yaml_event_t *e, const struct json *object
         key->len = e->data.scalar.length;
         key->text = arena_dup(r->arena, e->data.scalar.value, key->len);
     }
-    if (rc == 0 && json_get_n(object, key->text, key->len)) {
-        *r->line = (int)e->start_mark.line + 1;
-        rc = err_set(r->err, ERR_FORMAT, "'%.*s' is there already, on line %d", (int)(key->len < 64 ? key->len : 64),
-                     key->text, doc_line(json_get_n(object, key->text, key->len)));
-    }
     yaml_event_delete(e);
+    return rc;
+}
+
+/* By name, then by place. */
+static int by_name(const void *a, const void *b)
+{
+    const struct doc_node *const *x = a, *const *y = b;
+    size_t n = (*x)->json.key_len < (*y)->json.key_len ? (*x)->json.key_len : (*y)->json.key_len;
+    int d = memcmp((*x)->json.key, (*y)->json.key, n);
+
+    if (d == 0 && (*x)->json.key_len != (*y)->json.key_len)
+        d = (*x)->json.key_len < (*y)->json.key_len ? -1 : 1;
+    return d ? d : (*x)->first - (*y)->first;
+}
+
+static int check_repeated(struct reader *r, const struct json *object)
+{
+    const struct doc_node **node = mem_array((size_t)object->n + 1, sizeof *node);
+    size_t n = 0;
+    int rc = 0;
+
+    for (const struct json *c = object->child; c; c = c->next)
+        node[n++] = (const struct doc_node *)(const void *)c;
+    qsort(node, n, sizeof *node, by_name);
+    for (size_t i = 1; i < n && rc == 0; i++) {
+        const struct json *a = &node[i - 1]->json, *b = &node[i]->json;
+        if (a->key_len != b->key_len || memcmp(a->key, b->key, a->key_len) != 0)
+            continue;
+        *r->line = node[i]->first;
+        rc = err_set(r->err, ERR_FORMAT, "'%.*s' is there already, on line %d", (int)(b->key_len < 64 ? b->key_len : 64),
+                     b->key, node[i - 1]->first);
+    }
+    mem_free(node);
     return rc;
 }
 
@@ -346,7 +376,7 @@ static int read_children(struct reader *r, struct doc_node *parent)
             return rc;
         if (e.type == end) {
             yaml_event_delete(&e);
-            return 0;
+            return is_object ? check_repeated(r, &parent->json) : 0;
         }
         int first = (int)e.start_mark.line + 1;
         if (is_object) {

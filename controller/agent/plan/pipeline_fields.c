@@ -42,7 +42,9 @@ void pipeline__fault_err(struct maker *m, const struct json *where, const struct
 
 const char *pipeline__near(struct maker *m, const char *given, const char *const *words, size_t n)
 {
-    const char *near = strlen(given) < 64 ? flags_nearest(given, words, n) : NULL;
+    /* A file made of faults gets no help beyond those that are told. */
+    bool helps = strlen(given) < 64 && m->n_fault < PIPELINE_FAULTS_MAX;
+    const char *near = helps ? flags_nearest(given, words, n) : NULL;
     struct buf b = {0};
 
     if (!near)

@@ -32,6 +32,7 @@ struct reader {
     const struct json **where;
     struct err *err;
     int depth;
+    int64_t work; /* members looked at by $ref */
 };
 
 static void add_place(struct buf *out, const struct place *at)
@@ -383,11 +384,11 @@ static int by_source(const void *a, const void *b)
 }
 
 /* The value behind "#/a/b~1c/0". */
-static const struct json *follow(const struct json *root, const char *p, const char *end)
+static const struct json *follow(struct reader *r, const char *p, const char *end)
 {
-    const struct json *j = root;
+    const struct json *j = r->s->source;
 
-    while (j && p < end) {
+    while (j && p < end && r->work < SCHEMA_STEPS_MAX) {
         struct buf name = {0};
         char *stop;
         for (p++; p < end && *p != '/'; p++) {
@@ -401,6 +402,7 @@ static const struct json *follow(const struct json *root, const char *p, const c
             unsigned long i = strtoul(text, &stop, 10);
             j = name.len && *stop == '\0' && i < j->n ? json_at(j, (uint32_t)i) : NULL;
         } else {
+            r->work += j->index ? 1 : j->n;
             j = json_get_n(j, text, name.len);
         }
         buf_release(&name);
@@ -416,7 +418,9 @@ static int resolve(struct reader *r, struct schema_node *n)
 
     if (!ref)
         return 0;
-    key.source = follow(r->s->source, ref->text + 1, ref->text + ref->len);
+    key.source = follow(r, ref->text + 1, ref->text + ref->len);
+    if (r->work >= SCHEMA_STEPS_MAX)
+        return fail(r, &at, ref, ERR_LIMIT, "following all references takes more than %d steps", SCHEMA_STEPS_MAX);
     struct schema_node **found =
         key.source ? bsearch(&key_p, r->s->node, (size_t)r->s->n_node, sizeof *r->s->node, by_source) : NULL;
     if (!found)

@@ -330,6 +330,39 @@ static void test_nothing_left(void **state)
     rmdir(dir);
 }
 
+/* baton-exec itself is killed: the command goes with it, and the call says so. */
+static void test_lost(void **state)
+{
+    struct rig *r = *state;
+    char dir[] = "/tmp/tool_test_XXXXXX", tool[256], path[64];
+    int pids[2];
+
+    assert_non_null(mkdtemp(dir));
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/pid%d", dir, i);
+        snprintf(tool, sizeof tool, "command: [sh, -c, 'echo $%s > %s; exec sleep 1000']", i ? "PPID" : "$", path);
+        assert_int_equal(start(r, tool, ""), 0);
+        if (i == 0) { /* the command's own number: canceled, it is gone */
+            while ((pids[0] = read_pid(path)) == 0)
+                uv_run(&r->loop, UV_RUN_NOWAIT);
+            tool_cancel(r->call);
+            while (r->n_end == 0)
+                uv_run(&r->loop, UV_RUN_ONCE);
+            assert_false(is_alive(pids[0]));
+        } else {
+            pids[1] = read_pid(path);
+            assert_true(pids[1] > 1 && pids[1] != getpid());
+            kill(pids[1], SIGKILL);
+            while (r->n_end == 1)
+                uv_run(&r->loop, UV_RUN_ONCE);
+            assert_int_equal(r->result.fault, FAULT_tool);
+            assert_non_null(strstr(r->result.text, "baton-exec was killed"));
+        }
+        unlink(path);
+    }
+    rmdir(dir);
+}
+
 static void test_dies_with_controller(void **state)
 {
     char dir[] = "/tmp/tool_test_XXXXXX", tool[512], path[64];
@@ -609,6 +642,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost, setup, teardown),
         cmocka_unit_test(test_dies_with_controller),
         cmocka_unit_test_setup_teardown(test_many, setup, teardown),
         cmocka_unit_test_setup_teardown(test_http, setup, teardown),
