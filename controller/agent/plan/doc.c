@@ -354,8 +354,8 @@ static int check_repeated(struct reader *r, const struct json *object)
         if (a->key_len != b->key_len || memcmp(a->key, b->key, a->key_len) != 0)
             continue;
         *r->line = node[i]->first;
-        rc = err_set(r->err, ERR_FORMAT, "'%.*s' is there already, on line %d", (int)(b->key_len < 64 ? b->key_len : 64),
-                     b->key, node[i - 1]->first);
+        rc = err_set(r->err, ERR_FORMAT, "'%.*s' is there already, on line %d",
+                     (int)(b->key_len < 64 ? b->key_len : 64), b->key, node[i - 1]->first);
     }
     mem_free(node);
     return rc;
