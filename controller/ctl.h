@@ -9,6 +9,7 @@
 
 #include "common/base/err.h"
 #include "common/text/tok.h"
+#include "controller/ledger/ledger.h"
 #include "controller/prompt/chat.h"
 
 #include <stdbool.h>
@@ -52,12 +53,19 @@ struct ctl_config {
     int http_port;              /* 0: any free one */
     const char *worker_endpoint; /* "tcp://127.0.0.1:*": where workers connect */
     enum chat_profile profile;
+    const char *store;      /* path of an SQLite file or postgresql://...; NULL: nothing is kept */
+    enum ctl_commit commit; /* what a client waits for, see ledger/ledger.h */
+    bool standby;           /* the store is another controller's: wait until it is not */
     struct ctl_limits limit;
 };
 
 struct ctl;
 
 typedef void (*ctl_closed_fn)(void *arg);
+
+/* This process may not go on: text says why (the store was lost to another controller). Called once, from the turn;
+ * nothing was or will be sent. */
+typedef void (*ctl_fatal_fn)(void *arg, const char *text);
 
 void ctl_config_init(struct ctl_config *config); /* all defaults */
 
@@ -69,6 +77,8 @@ void ctl_close(struct ctl **ctl, ctl_closed_fn on_closed, void *arg);
 
 /* Graceful: /health answers 503, no new requests, running ones end or reach stop_ms, then on_drained(arg). */
 void ctl_drain(struct ctl *ctl, ctl_closed_fn on_drained, void *arg);
+
+void ctl_on_fatal(struct ctl *ctl, ctl_fatal_fn fn, void *arg);
 
 int ctl_http_port(const struct ctl *ctl);               /* the port bound */
 const char *ctl_worker_endpoint(const struct ctl *ctl); /* the endpoint bound, with its port */

@@ -173,7 +173,8 @@ static void on_redispatch(void *arg, struct ctl_choice *q)
     api__run_mark(run);
 }
 
-const struct ctl_request_events api__run_events = {on_tokens, on_end, on_redispatch};
+const struct ctl_request_events api__run_events = {
+    .on_tokens = on_tokens, .on_end = on_end, .on_redispatch = on_redispatch};
 
 /* ---- the answer ---- */
 

@@ -144,7 +144,8 @@ static void on_redispatch(void *arg, struct ctl_choice *c)
     h->n_redispatch++;
 }
 
-static const struct ctl_request_events events = {on_tokens, on_end, on_redispatch};
+static const struct ctl_request_events events = {
+    .on_tokens = on_tokens, .on_end = on_end, .on_redispatch = on_redispatch};
 
 struct rig_req *rig_request(struct rig *rig, int n_choice, int64_t max_output, int64_t deadline_ms)
 {
