@@ -4,9 +4,9 @@
 #include "common/text/utf8.h"
 #include "controller/agent/plan/expr.h"
 #include "controller/agent/plan/expr_impl.h"
+#include "controller/agent/plan/value.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Comparisons of one evaluation: `unique` and `in` over large values must not stop the loop. */
@@ -16,7 +16,7 @@ struct eval {
     const struct expr_scope *scope;
     struct arena *arena;
     struct err *err;
-    int64_t work;
+    int64_t work; /* comparisons left */
 };
 
 static int eval(struct eval *ev, const struct expr *e, const struct json **out);
@@ -74,18 +74,6 @@ static int eval_ref(struct eval *ev, const struct expr *e, const struct json **o
 
 /* ---- comparing ---------------------------------------------------------------------------------------- */
 
-static int compare_numbers(const struct json *a, const struct json *b)
-{
-    int64_t i, j;
-    double x, y;
-
-    if (json_to_i64(a, &i) && json_to_i64(b, &j))
-        return i < j ? -1 : i > j;
-    x = strtod(a->text, NULL);
-    y = strtod(b->text, NULL);
-    return x < y ? -1 : x > y;
-}
-
 static int compare_texts(const struct json *a, const struct json *b)
 {
     int d = memcmp(a->text, b->text, a->len < b->len ? a->len : b->len);
@@ -93,34 +81,12 @@ static int compare_texts(const struct json *a, const struct json *b)
     return d ? d : a->len < b->len ? -1 : a->len > b->len;
 }
 
-static bool out_of_work(struct eval *ev)
-{
-    return ++ev->work > WORK_MAX;
-}
-
 /* 1 equal, 0 not, ERR_LIMIT. */
 static int equal(struct eval *ev, const struct json *a, const struct json *b)
 {
-    if (out_of_work(ev))
-        return err_set(ev->err, ERR_LIMIT, "comparing takes more than %d steps", WORK_MAX);
-    if (a->kind != b->kind || a->n != b->n)
-        return 0;
-    if (a->kind == JSON_NUMBER)
-        return compare_numbers(a, b) == 0;
-    if (a->kind == JSON_STRING)
-        return compare_texts(a, b) == 0;
-    const struct json *y = b->child;
-    for (const struct json *x = a->child; x; x = x->next, y = y->next) {
-        const struct json *twin = y;
-        if (a->kind == JSON_OBJECT && (x->key_len != y->key_len || memcmp(x->key, y->key, x->key_len) != 0)) {
-            ev->work += b->index ? 1 : b->n;
-            twin = json_get_n(b, x->key, x->key_len);
-        }
-        int same = twin ? equal(ev, x, twin) : 0;
-        if (same != 1)
-            return same;
-    }
-    return 1;
+    int same = value_equal(a, b, &ev->work);
+
+    return same < 0 ? err_set(ev->err, ERR_LIMIT, "comparing takes more than %d steps", WORK_MAX) : same;
 }
 
 static int ordered(struct eval *ev, enum expr_op op, const struct json *a, const struct json *b, bool *yes)
@@ -128,7 +94,7 @@ static int ordered(struct eval *ev, enum expr_op op, const struct json *a, const
     int d;
 
     if (json_is(a, JSON_NUMBER) && json_is(b, JSON_NUMBER))
-        d = compare_numbers(a, b);
+        d = value_compare_numbers(a, b);
     else if (json_is(a, JSON_STRING) && json_is(b, JSON_STRING))
         d = compare_texts(a, b);
     else
@@ -617,7 +583,7 @@ int expr_eval(const struct expr *e, const struct expr_scope *scope, struct arena
               struct err *err)
 {
     struct err why = {0};
-    struct eval ev = {.scope = scope, .arena = arena, .err = &why};
+    struct eval ev = {.scope = scope, .arena = arena, .err = &why, .work = WORK_MAX};
     const struct json *value = NULL;
     int rc = eval(&ev, e, &value);
 

@@ -2,7 +2,7 @@
  * Owns:     struct schema its nodes and compiled patterns; names and values in it point into the source.
  * Lifetime: schema_parse .. schema_destroy; the source tree must stay as long.
  * Thread:   any, once parsed; a schema is never changed.
- * Limits:   SCHEMA_NODES_MAX, SCHEMA_DEPTH_MAX (of the schema and of checking through $ref), SCHEMA_PATTERN_MAX,
+ * Limits:   SCHEMA_NODES_MAX, SCHEMA_DEPTH_MAX (of a schema in a schema, of $ref to $ref), SCHEMA_PATTERN_MAX,
  *           SCHEMA_STEPS_MAX node visits of one check, SCHEMA_FAULTS_MAX faults reported.
  *
  * Keywords: type, enum, const, properties, required, additionalProperties, propertyNames, minProperties,
@@ -20,8 +20,9 @@
 
 enum {
     SCHEMA_NODES_MAX = 10000,
-    SCHEMA_DEPTH_MAX = 64,
+    SCHEMA_DEPTH_MAX = 32,
     SCHEMA_PATTERN_MAX = 1024,
+    SCHEMA_PROPERTIES_MAX = 1024,
     SCHEMA_STEPS_MAX = 1000000,
     SCHEMA_FAULTS_MAX = 16,
 };
@@ -72,6 +73,7 @@ struct schema_node {
     const struct json *multiple_of;
     const char *pattern; /* its source, as JSON has it */
     void *pattern_code;  /* pcre2_code */
+    int height;          /* schemas that one value passes through from here, at most; the parser's own */
 };
 
 struct schema;
