@@ -508,11 +508,10 @@ static struct agent_node *find_waiting(struct agent_node *node, const char *toke
 
 static void answer(struct agent_run *run, struct agent_node *node, bool approved, const char *comment)
 {
-    const struct pipeline_step *step = node->step ? node->step : pipeline_step(run->plan, node->name);
+    const struct pipeline_step *step = pipeline_step(run->plan, node->name);
     char path[STORE_PATH_MAX], error[AGENT_ERROR_MAX + 1];
     struct buf result = {0};
     struct agent_row row = {.path = agent_node_path(node, path), .attempt = node->attempt, .state = AGENT_done};
-    bool is_wait = step && step->kind == PIPELINE_wait;
 
     buf_addf(&result, "{\"approved\":%s,\"comment\":", approved ? "true" : "false");
     if (comment)
@@ -521,9 +520,7 @@ static void answer(struct agent_run *run, struct agent_node *node, bool approved
         buf_add_str(&result, "null");
     buf_add_char(&result, '}');
     row.result = result.data;
-    if (!is_wait && approved) { /* a call of an agent: it may run now */
-        row.state = AGENT_approved;
-    } else if (is_wait && !approved && !step->u.wait.reject_continues) {
+    if (!approved && !step->u.wait.reject_continues) {
         snprintf(error, sizeof error, "%s: %.400s", fault_name(FAULT_rejected),
                  comment && *comment ? comment : "a human said no");
         row.state = AGENT_failed;

@@ -44,9 +44,9 @@ static const struct json *calls_of(struct agent_node *turn)
 
 static void fail(struct loop *l, enum fault fault, const char *text)
 {
-    char error[AGENT_ERROR_MAX + 1];
+    char error[ERR_TEXT_MAX];
 
-    snprintf(error, sizeof error, "%s", text);
+    snprintf(error, sizeof error, "%.*s", AGENT_ERROR_MAX, text); /* a copy: the text may be of a node that goes */
     agent__stop_below(l->run, l->node);
     agent__fail(l->run, l->path, l->node->attempt, fault, error);
 }
@@ -91,21 +91,6 @@ static const struct json *args_of(struct loop *l, const struct pipeline_tool *to
     return !tool->parameters || schema_check(tool->parameters, args, report) == 0 ? args : NULL;
 }
 
-static void ask_human(struct loop *l, const char *path, const struct pipeline_tool *tool, const struct json *args)
-{
-    char token[AGENT_TOKEN_MAX];
-    struct buf row = {0};
-
-    l->run->io->token(l->run->arg, token);
-    buf_addf(&row, "{\"token\":\"%s\",\"approval\":", token);
-    json_add_str(&row, tool->name, strlen(tool->name));
-    buf_add_str(&row, ",\"show\":");
-    json_add(&row, args);
-    buf_add_char(&row, '}');
-    agent__put(l->run, &(struct agent_row){.path = path, .state = AGENT_waiting, .result = row.data})->step = l->step;
-    buf_release(&row);
-}
-
 /* True when the call has its result. */
 static bool call_advance(struct loop *l, struct agent_node *turn, int k, const struct json *call)
 {
@@ -116,16 +101,13 @@ static bool call_advance(struct loop *l, struct agent_node *turn, int k, const s
 
     if (node)
         node->step = l->step;
-    if (node && (agent_step_state_is_over(node->state) || node->effect || node->state == AGENT_waiting ||
-                 !agent__attempt_is_due(l->run, node)))
+    if (node && (agent_step_state_is_over(node->state) || node->effect || !agent__attempt_is_due(l->run, node)))
         return agent_step_state_is_over(node->state);
     snprintf(name, sizeof name, "call%d", k);
     agent__child_path(turn, name, -1, path);
     const struct json *args = tool ? args_of(l, tool, call, &report) : NULL;
     if (!args) {
         refuse(l, path, tool ? report.data : "there is no tool of this name");
-    } else if (tool->approval && !node) {
-        ask_human(l, path, tool, args);
     } else {
         l->scope.args = args;
         agent__begin(l->run, node,
@@ -249,6 +231,13 @@ void agent__loop_advance(struct agent_run *run, struct agent_node *at, struct ag
     int n_repair = 0;
 
     agent_node_path(node, l.path);
+    if (l.step->timeout_ms) {
+        agent__due(run, node->started_ms + l.step->timeout_ms);
+        if (run->now_ms >= node->started_ms + l.step->timeout_ms) {
+            fail(&l, FAULT_timeout, "the agent took longer than its timeout_ms");
+            return;
+        }
+    }
     agent__scope_init(&l.scope, run, at, &l.arena);
     for (int k = 1;; k++) {
         struct agent_node *turn = turn_of(&l, k);

@@ -177,9 +177,9 @@ static bool item_advance(struct agent_run *run, struct agent_node *node, int64_t
 static void map_failed(struct agent_run *run, struct agent_node *node, const char *path, enum fault fault,
                        const char *text)
 {
-    char error[AGENT_ERROR_MAX + 1];
+    char error[ERR_TEXT_MAX];
 
-    snprintf(error, sizeof error, "%s", text);
+    snprintf(error, sizeof error, "%.*s", AGENT_ERROR_MAX, text); /* a copy: the text may be of a node that goes */
     agent__stop_below(run, node);
     agent__fail(run, path, node->attempt, fault, error);
 }

@@ -15,8 +15,7 @@ static const unsigned legal[AGENT_STEP_STATE_N] = {
     [AGENT_listed] = TO(done) | TO(failed) | TO(canceled),
     [AGENT_retry] = TO(started) | TO(failed) | TO(canceled),
     [AGENT_invalid] = TO(started) | TO(failed) | TO(canceled),
-    [AGENT_waiting] = TO(approved) | TO(done) | TO(failed) | TO(canceled),
-    [AGENT_approved] = TO(started) | TO(done) | TO(failed) | TO(canceled),
+    [AGENT_waiting] = TO(done) | TO(failed) | TO(canceled),
 };
 
 static const char *const names[] = {

@@ -33,7 +33,6 @@ enum { AGENT_ITEMS_MAX = 1 << 20, AGENT_ATTEMPTS_MAX = 1 << 16 };
     X(retry)    /* the attempt failed; the next one not before the time in the row */              \
     X(invalid)  /* the output broke its schema; the next attempt is told what was wrong */         \
     X(waiting)  /* for a time or for an approval */                                                \
-    X(approved) /* an agent's call may go on */                                                    \
     X(done)                                                                                        \
     X(failed)                                                                                      \
     X(skipped)  /* its condition was false, or what it needs was skipped */                        \
