@@ -131,6 +131,8 @@ struct agent_node *agent__put(struct agent_run *run, struct agent_row *row)
     struct err err;
 
     row->at_ms = run->now_ms;
+    run->rows_left--;
+    run->bytes_left -= row->result ? (int64_t)strlen(row->result) : 0;
     if (row->error)
         row->error = cut(row->error, error);
     int rc = agent_state_apply(&run->state, row, &node, &err);
@@ -157,6 +159,14 @@ void agent__done(struct agent_run *run, const char *path, int attempt, const cha
                     "the results of the run are larger than AGENT_RUN_BYTES_MAX together");
     else
         agent__put(run, &(struct agent_row){.path = path, .attempt = attempt, .state = AGENT_done, .result = result});
+}
+
+bool agent__may_go_on(struct agent_run *run)
+{
+    if (run->rows_left > 0 && run->bytes_left > 0)
+        return true;
+    agent__due(run, run->now_ms);
+    return false;
 }
 
 void agent__due(struct agent_run *run, int64_t at_ms)
@@ -460,6 +470,8 @@ void agent_run_advance(struct agent_run *run, int64_t now_ms)
         return;
     }
     agent__due(run, run->deadline_ms);
+    run->rows_left = AGENT_ADVANCE_ROWS_MAX;
+    run->bytes_left = AGENT_ADVANCE_BYTES_MAX;
     enum agent_verdict v = agent__steps_advance(run, &run->state.root, &run->plan->steps);
     if (v == AGENT_SETTLED) {
         finish(run);

@@ -22,6 +22,8 @@ enum {
     AGENT_ERROR_MAX = 500,    /* bytes of an error; the rest is cut, the same in memory and in the row */
     AGENT_TOKEN_MAX = 33,     /* 32 hex digits of an approval */
     AGENT_COMMENT_MAX = 4096, /* bytes of an approval's comment */
+    AGENT_ADVANCE_ROWS_MAX = 512,      /* rows of one advance; the next one goes on at once */
+    AGENT_ADVANCE_BYTES_MAX = 1 << 20, /* bytes of their results; one row may exceed it */
 };
 
 #define AGENT_RUN_STATE_LIST(X) X(running) X(done) X(failed) X(canceled)
@@ -86,6 +88,8 @@ struct agent_run {
     void *arg;
     struct agent_state state;
     int n_effect;               /* under way outside */
+    int rows_left;              /* of the advance under way */
+    int64_t bytes_left;
     int64_t now_ms;             /* wall clock, of the call under way */
     int64_t due_ms;             /* wall clock: call agent_run_advance then at the latest; INT64_MAX: no need */
     enum agent_run_state end;

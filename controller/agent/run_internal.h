@@ -32,6 +32,8 @@ bool agent__begin(struct agent_run *run, struct agent_node *node, struct agent_a
 void agent__stop_below(struct agent_run *run, struct agent_node *node);
 bool agent__is_settled(const struct agent_node *node, const struct pipeline_step *step);
 void agent__due(struct agent_run *run, int64_t at_ms); /* wake up then at the latest */
+/* False: this advance has made enough rows; due_ms is now. */
+bool agent__may_go_on(struct agent_run *run);
 /* A retry or repair is due now; else due_ms is set. */
 bool agent__attempt_is_due(struct agent_run *run, const struct agent_node *node);
 /* Path of a child of `parent` by name (idx -1) or index. */

@@ -210,6 +210,8 @@ void agent__map_advance(struct agent_run *run, struct agent_node *at, struct age
         struct agent_node *item = agent_node_item(node, i);
         bool is_over = item && agent_step_state_is_over(item->state);
         if (!is_over) {
+            if (!agent__may_go_on(run))
+                return;
             if ((!item || !item->child) && run->n_effect >= run->plan->max_parallel)
                 break;
             if (item_advance(run, node, i)) {

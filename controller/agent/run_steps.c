@@ -252,6 +252,8 @@ enum agent_verdict agent__steps_advance(struct agent_run *run, struct agent_node
     while (changed && live) {
         changed = live = false;
         for (int i = 0; i < steps->n; i++) {
+            if (!agent__may_go_on(run))
+                return AGENT_LIVE;
             enum agent_verdict v = look(run, at, steps, &steps->step[i], &changed);
             if (v == AGENT_BROKEN)
                 return v;
