@@ -20,7 +20,7 @@
     X(schema, true, "the output does not fit its schema, repairs included")                        \
     X(generate, true, "the generation failed or was cut off")                                      \
     X(turns, true, "the agent gave no final answer within max_turns")                              \
-    X(items, true, "an item of the map failed")                                                    \
+    X(items, false, "an item of the map failed")                                                    \
     X(template, false, "a template or condition has no value: it would fail again")                \
     X(rejected, false, "a human said no")                                                          \
     X(budget, false, "the retry budget or the deadline of the run is used up")                     \

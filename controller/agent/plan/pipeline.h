@@ -41,7 +41,8 @@ enum {
     PIPELINE_MS_MAX = 2000000000,    /* 23 days: any time in a file */
     PIPELINE_DEADLINE_MS_DEFAULT = 86400000,
     PIPELINE_TOOL_MS_DEFAULT = 60000,      /* timeout_ms of a tool */
-    PIPELINE_GENERATE_MS_DEFAULT = 600000, /* timeout_ms of generate, and of an agent's turn */
+    PIPELINE_GENERATE_MS_DEFAULT = 600000, /* timeout_ms of generate */
+    PIPELINE_AGENT_MS_DEFAULT = 3600000,   /* timeout_ms of agent, all turns */
     PIPELINE_OUTPUT_BYTES_MAX = 64 << 20,
     PIPELINE_OUTPUT_BYTES_DEFAULT = 1 << 20, /* max_output_bytes of a tool */
     PIPELINE_REDIRECTS_MAX = 10,
@@ -88,7 +89,6 @@ struct pipeline_tool {
     const char *name, *description;
     const struct json *parameters_json;  /* as written */
     const struct schema *parameters;     /* the arguments are checked by it */
-    bool approval;                       /* a human says yes before each call */
     /* exactly one of the two: */
     const struct template *command;      /* list of texts; NULL: http */
     const struct pipeline_http *http;
@@ -138,7 +138,7 @@ struct pipeline_map {
 
 struct pipeline_wait {
     const struct template *timer_ms; /* whole number >= 0; NULL: approval */
-    const struct template *approval; /* the question, a text */
+    const struct template *approval; /* the question, a text; output {"approved": bool, "by", "comment"} */
     const struct template *show;     /* value shown with it; NULL: none */
     bool reject_continues;           /* a no is output {"approved": false ...}, not an error */
 };
@@ -152,11 +152,11 @@ struct pipeline_step {
     int depth;                          /* maps around it */
     const int *need;                    /* [n_need] idx of steps of the same list, rising */
     int n_need;
-    bool needs_given;                   /* `needs` was written */
+    uint64_t before[PIPELINE_STEPS_MAX / 64]; /* set of idx: settled before it starts, needs of needs included */
     const struct expr *when;            /* NULL: always */
     const char *when_text;
-    struct backoff retry;
-    int64_t timeout_ms;                 /* of an attempt; map, join, wait: of the whole step, 0: none */
+    struct backoff retry;               /* generate, tool: of the step; agent: of each generation and call by itself */
+    int64_t timeout_ms;                 /* generate, tool: of an attempt; else of the whole step, 0: none */
     bool on_error_continue;
     const struct schema *output;        /* NULL: anything (generate, agent: the answer is text) */
     int repair;                         /* generate, agent with `output`: further attempts told of the faults */
@@ -174,7 +174,7 @@ struct pipeline_step {
 struct pipeline_input {
     const char *name;
     const char *description;      /* "" if none */
-    const struct json *source;    /* the schema as written, without default */
+    const struct json *source;    /* the schema as written */
     const struct schema *schema;
     const struct json *fallback;  /* `default`; NULL: the input must be given */
 };

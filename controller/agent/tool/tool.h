@@ -70,7 +70,7 @@ struct tool_result {
 };
 
 /* Render a tool's templates into a request.
- *   scope     of the step; for an agent's tool it knows "args" as well
+ *   scope     of the step; for an agent's tool it knows "args" as well. "env" is answered here, by the environment
  *   dir       the plan's
  *   args      arguments of an agent's call (they are stdin or body unless the tool says other), NULL in a tool step
  * 0 and *out (tool_request_release); errors of template_render, ERR_ARG (argument is no text, has a NUL, is too long;
