@@ -83,10 +83,21 @@ void agent__effect_free(struct agent_effect *e)
 
 static int prepare_generate(struct agent_effect *e, const struct agent_ask *ask, struct err *err)
 {
+    struct buf body = {0};
+
     snprintf(e->request, sizeof e->request, "%s", ask->request);
     e->timeout_ms = ask->step->timeout_ms;
     chat_request_init(&e->chat);
-    return generate_body(ask->step, ask->scope, ask->messages, &e->body, err);
+    int rc = generate_body(ask->step, ask->scope, ask->messages, &body, err);
+    if (!rc) { /* the body is an object: the name of the model goes in front */
+        ASSERT(body.len > 2 && body.data[0] == '{');
+        buf_add_str(&e->body, "{\"model\":");
+        json_add_str(&e->body, e->agent->rules.model_name, strlen(e->agent->rules.model_name));
+        buf_add_char(&e->body, ',');
+        buf_add(&e->body, body.data + 1, body.len - 1);
+    }
+    buf_release(&body);
+    return rc;
 }
 
 static int prepare_tool(struct agent_effect *e, const struct agent_run *run, const struct agent_ask *ask,

@@ -25,7 +25,7 @@ static const struct json *run_object(const struct agent_scope *scope)
 
     jsonmake_begin(&m, scope->arena, JSON_OBJECT);
     jsonmake_put(&m, "id", jsonmake_cstr(scope->arena, scope->run->id));
-    jsonmake_put(&m, "name", jsonmake_cstr(scope->arena, scope->run->plan->name));
+    jsonmake_put(&m, "pipeline", jsonmake_cstr(scope->arena, scope->run->plan->name));
     return jsonmake_end(&m);
 }
 
