@@ -24,6 +24,8 @@
     X(http_header_ms, 10000, "ms from the first byte of a request to the end of its headers")      \
     X(http_body_ms, 60000, "ms from the end of the headers to the end of the body")                \
     X(http_idle_ms, 120000, "ms a connection may stay idle between requests")                      \
+    X(reader_ms, 60000, "ms for which a client may not read from its stream; then it is cut off and can come back") \
+    X(detached_max, 4096, "generations that go on without a client; more are canceled when their client leaves") \
     X(http_unsent_bytes_max, 4194304, "unsent bytes of one connection; a slower reader is cut off") \
     X(keepalive_ms, 5000, "ms without output after which a stream gets a comment line")            \
     X(queue_max, 1024, "choices waiting for a worker; more are refused with 429")                  \
