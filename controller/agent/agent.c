@@ -150,20 +150,29 @@ static void call_committed(struct agent *a)
 
 /* ---- events ---- */
 
+/* The ring grows to AGENT_EVENTS_KEPT; then the oldest event makes room. */
+static void make_room(struct agent_live *live)
+{
+    int64_t n = live->n_event - live->first_event, cap = live->cap_event ? 2 * live->cap_event : 16;
+
+    if (n < live->cap_event)
+        return;
+    if (live->cap_event == AGENT_EVENTS_KEPT) {
+        mem_free(live->event[live->first_event++ % live->cap_event].json);
+        return;
+    }
+    struct agent_event *more = mem_array((size_t)cap, sizeof *more);
+    for (int64_t i = live->first_event; i < live->n_event; i++)
+        more[i % cap] = live->event[i % live->cap_event];
+    mem_free(live->event);
+    live->event = more;
+    live->cap_event = cap;
+}
+
 static void add_event(struct agent_live *live, struct buf *json)
 {
-    struct agent_event *e;
-
-    if (!live->event)
-        live->event = mem_array(live->run.plan->n_step * 2 + 2 < AGENT_EVENTS_FEW ? AGENT_EVENTS_FEW : AGENT_EVENTS_KEPT,
-                                sizeof *live->event);
-    if (!live->cap_event)
-        live->cap_event = live->run.plan->n_step * 2 + 2 < AGENT_EVENTS_FEW ? AGENT_EVENTS_FEW : AGENT_EVENTS_KEPT;
-    if (live->n_event - live->first_event == live->cap_event) {
-        mem_free(live->event[live->first_event % live->cap_event].json);
-        live->first_event++;
-    }
-    e = &live->event[live->n_event++ % live->cap_event];
+    make_room(live);
+    struct agent_event *e = &live->event[live->n_event++ % live->cap_event];
     e->batch = live->agent->last_seq;
     e->json = buf_take(json, &e->n);
 }
@@ -185,9 +194,8 @@ int agent_events(const struct agent_live *live, int64_t *seq, size_t max, struct
     while (*seq < live->n_shown && out->len - from <= max) {
         const struct agent_event *e = &live->event[*seq % live->cap_event];
         agent_event_frame(live->run.id, *seq, e->json, e->n, out);
-        *ended = live->end_seq && ++*seq == live->n_event;
-        if (!live->end_seq)
-            ++*seq;
+        ++*seq;
+        *ended = live->end_seq && *seq == live->n_event;
     }
     return 0;
 }
@@ -632,19 +640,20 @@ static void reap(struct agent *a)
 
 static void on_old(void *arg, const struct store_fetched *f)
 {
-    struct agent *a = arg;
+    struct agent_prune *p = arg;
+    struct agent *a = p->agent;
     struct err err;
 
-    a->pruning = false;
-    for (size_t i = 0; i < f->n && !a->closing; i++)
+    mem_free(p);
+    if (!a) /* closed meanwhile */
+        return;
+    a->pruning = NULL;
+    for (size_t i = 0; i < f->n; i++)
         if (f->record[i].kind == STORE_prune_run && agent__has_room(a))
             store_prune_run(ctl_store(a->ctl), f->record[i].u.prune_run, NULL, &err);
     if (f->n == AGENT_PRUNE_MAX)
         a->prune_at_ms = loop_ms(a); /* there may be more */
-    if (a->closing)
-        agent__maybe_closed(a);
-    else
-        ctl_wake(a->ctl);
+    ctl_wake(a->ctl);
 }
 
 static void prune(struct agent *a)
@@ -661,7 +670,12 @@ static void prune(struct agent *a)
         .ended_before_ms = clock_wall_ms() - limit->run_keep_ms,
         .keep = limit->run_keep_max,
     };
-    a->pruning = store_fetch(ctl_store(a->ctl), &q, on_old, a, &err) == 0;
+    a->pruning = mem_zalloc(sizeof *a->pruning);
+    a->pruning->agent = a;
+    if (store_fetch(ctl_store(a->ctl), &q, on_old, a->pruning, &err) != 0) {
+        mem_free(a->pruning);
+        a->pruning = NULL;
+    }
 }
 
 static void on_turn(struct agent *a)
@@ -734,17 +748,6 @@ static int on_open(struct ctl *ctl, struct agent **agent, struct err *err)
     return 0;
 }
 
-/* Requests of runs that are over, or that nobody took up: they would go on for nobody. */
-static void drop_orphans(struct agent *a)
-{
-    struct ctl_request *r = NULL;
-
-    while ((r = ctl_request_orphan(a->ctl, CTL_ORIGIN_agent))) {
-        log_warn(agent, "request %s of an agent was read back and belongs to no step that runs: dropped", r->id);
-        ctl_request_drop(&r);
-    }
-}
-
 static void on_start(struct agent *a)
 {
     struct store_status st;
@@ -762,7 +765,6 @@ static void on_start(struct agent *a)
         agent__mark(l);
     }
     agent__effects_start(a);
-    drop_orphans(a);
 }
 
 static void on_drain(struct agent *a)
@@ -778,7 +780,7 @@ static bool is_idle(const struct agent *a)
 
 void agent__maybe_closed(struct agent *a)
 {
-    if (!a->closing || !a->tools_closed || a->n_job > 0 || a->n_effect > 0 || a->pruning)
+    if (!a->closing || !a->tools_closed || a->n_job > 0 || a->n_effect > 0)
         return;
     void (*on_closed)(void *) = a->on_closed;
     void *arg = a->closed_arg;
@@ -817,6 +819,8 @@ static void on_close(struct agent **agent, void (*on_closed)(void *arg), void *a
         l->on_end = NULL;
         call_all(list, ERR_CANCELED);
     }
+    if (a->pruning)
+        a->pruning->agent = NULL;
     agent__effects_leave(a);
     tool_runner_close(&a->tools, on_tools_closed, a);
 }

@@ -89,13 +89,19 @@ struct agent_live {
     uint8_t hash[STORE_HASH_BYTES];
     bool dirty;               /* to be advanced */
     struct agent_live *dirty_next;
-    bool is_new_event;        /* listeners are to be told */
     int64_t n_event;          /* numbers given so far */
     int64_t first_event;      /* number of the oldest one in memory */
-    struct agent_event *event; /* [AGENT_EVENTS_KEPT], ring by number */
+    struct agent_event *event; /* [cap_event], ring by number */
+    int64_t cap_event;        /* a power of two up to AGENT_EVENTS_KEPT */
     int64_t n_shown;          /* events below are committed */
     uint64_t end_seq;         /* batch of the end; 0: lives */
+    int64_t ended_ms;         /* wall clock */
+    bool broken;              /* the store refused a row: nothing more is done here */
     struct agent_after *on_end;
+};
+
+struct agent_prune {
+    struct agent *agent; /* NULL: closed meanwhile */
 };
 
 struct agent {
@@ -110,11 +116,11 @@ struct agent {
     struct agent_after *after, *after_tail;
     struct agent_plan *plan[AGENT_PLANS_KEPT];
     uint64_t plan_clock;
-    uint64_t committed, last_seq;
+    uint64_t committed, last_seq, seen_committed;
     int64_t due_ms;           /* wall clock: some run wants to be advanced then */
     int64_t held_at_ms;       /* loop time of the next try for what is held; 0: nothing is */
     int64_t prune_at_ms;      /* loop time */
-    bool pruning;
+    struct agent_prune *pruning; /* a question about old runs; NULL: none */
     bool started, draining, closing;
     void (*listener)(void *arg, struct agent_live *live);
     void *listener_arg;

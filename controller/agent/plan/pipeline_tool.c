@@ -49,9 +49,9 @@ static void read_command(struct maker *m, const struct json *tool, struct pipeli
         pipeline__fault(m, j, "command must be a list of 1 to %d texts: [\"program\", \"argument\"]; it never goes through "
                               "a shell", PIPELINE_ARGV_MAX);
     for (const struct json *c = j->child; c; c = c->next)
-        if (c->kind != JSON_STRING && c->kind != JSON_NUMBER)
+        if (c->kind != JSON_STRING && c->kind != JSON_NUMBER && !json_is_bool(c))
             pipeline__fault(m, c, "an argument of a command must be a text, is %s", json_kind_name(c));
-        else if (strlen(c->text) != c->len)
+        else if (c->kind == JSON_STRING && strlen(c->text) != c->len)
             pipeline__fault(m, c, "an argument of a command has a NUL in it");
     if (j->child && j->child->kind == JSON_STRING && j->child->len == 0)
         pipeline__fault(m, j, "the name of the command is empty");

@@ -4,10 +4,11 @@
  *           never from inside tool_start or tool_cancel.
  * Thread:   the loop.
  * Limits:   TOOL_CALLS_MAX calls at once; TOOL_STDERR_MAX bytes of stderr kept (the last ones); TOOL_STDIN_MAX; output
- *           and time by the request; TOOL_GRACE_MS between SIGTERM and SIGKILL.
+ *           and time by the request; TOOL_GRACE_MS between SIGTERM and SIGKILL; TOOL_HARD_MS after that the call ends
+ *           even if a process cannot be killed; TOOL_CONNECT_MS for a connection.
  *
  * A command runs under baton-exec (tool/exec/main.c), which starts it in a process group of its own and ends all of it,
- * whatever it has started: when the command has ended, when the time is over, and when the controller dies, however
+ * whatever it started: when the command has ended, when the time is over, and when the controller dies, however
  * that happens. No shell is in between; an argument is never split or expanded.
  */
 #ifndef CONTROLLER_AGENT_TOOL_TOOL_H
@@ -24,7 +25,8 @@ enum {
     TOOL_STDIN_MAX = 64 << 20,
     TOOL_ARG_MAX = 128 << 10, /* bytes of one argument; the kernel takes no longer one */
     TOOL_GRACE_MS = 2000,
-    TOOL_TEXT_MAX = 1024,
+    TOOL_TEXT_MAX = ERR_TEXT_MAX,
+    TOOL_HARD_MS = 2000,
     TOOL_CONNECT_MS = 10000,
 };
 
