@@ -373,6 +373,11 @@ const char *agent_live_id(const struct agent_live *live)
     return live->run.id;
 }
 
+const char *agent_live_tenant(const struct agent_live *live)
+{
+    return live->tenant;
+}
+
 const uint8_t *agent_live_hash(const struct agent_live *live)
 {
     return live->hash;

@@ -67,6 +67,7 @@ struct agent_live *agent_find_key(struct agent *a, const char *tenant, const cha
 struct agent_live *agent_next(struct agent *a, struct agent_live *after);
 
 const char *agent_live_id(const struct agent_live *live);
+const char *agent_live_tenant(const struct agent_live *live);
 const uint8_t *agent_live_hash(const struct agent_live *live);
 struct agent_run *agent_live_run(struct agent_live *live);
 

@@ -4,6 +4,7 @@
 #include "common/text/json.h"
 #include "common/text/utf8.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static bool ends_with(const char *s, const char *end)
@@ -112,46 +113,51 @@ static int add_object(struct buf *out, const char *path, struct err *err)
     return rc;
 }
 
-int inputs_add(struct buf *out, const char *arg, struct err *err)
+int inputs_add(const struct pipeline *plan, const char *arg, struct buf *out, struct err *err)
 {
     size_t n = name_of(arg);
+    char name[PIPELINE_ID_MAX + 1];
     struct arena arena = {0};
     const struct json *value;
 
     if (n == 0)
         return add_object(out, arg, err);
-    begin_member(out, arg, n);
     const char *text = arg + n + 1;
-    if (*text == '@')
+    if (*text == '@') {
+        begin_member(out, arg, n);
         return add_file(out, text + 1, err);
-    if (json_parse(text, strlen(text), 0, &arena, &value, NULL) == 0)
+    }
+    snprintf(name, sizeof name, "%.*s", (int)n, arg);
+    int rc = pipeline_input_text(plan, name, text, strlen(text), &arena, &value, err);
+    if (!rc) {
+        begin_member(out, arg, n);
         json_add(out, value);
-    else
-        add_text(out, text, strlen(text));
+    }
     arena_release(&arena);
-    return 0;
+    return rc;
 }
 
-int inputs_take(int *argc, char **argv, struct buf *out, struct err *err)
+int inputs_take(int *argc, char **argv, const char **value, int max, int *n_value, struct err *err)
 {
-    int n = 1, rc = 0;
+    int n = 1;
 
-    buf_add_char(out, '{');
-    for (int i = 1; i < *argc && !rc; i++) {
-        const char *value = NULL;
+    *n_value = 0;
+    for (int i = 1; i < *argc; i++) {
+        const char *v = NULL;
         if (strncmp(argv[i], "--input=", 8) == 0)
-            value = argv[i] + 8;
+            v = argv[i] + 8;
         else if (strcmp(argv[i], "--input") == 0 || strcmp(argv[i], "-i") == 0)
-            value = i + 1 < *argc ? argv[++i] : NULL;
+            v = i + 1 < *argc ? argv[++i] : NULL;
         else {
             argv[n++] = argv[i];
             continue;
         }
-        rc = value ? inputs_add(out, value, err)
-                   : err_set(err, ERR_ARG, "--input needs a value: NAME=TEXT, NAME=@FILE or FILE.json");
+        if (!v)
+            return err_set(err, ERR_ARG, "--input needs a value: NAME=TEXT, NAME=@FILE or FILE.json");
+        if (*n_value == max)
+            return err_set(err, ERR_ARG, "more than %d --input", max);
+        value[(*n_value)++] = v;
     }
-    buf_add_char(out, '}');
-    if (!rc)
-        *argc = n;
-    return rc;
+    *argc = n;
+    return 0;
 }

@@ -3,7 +3,7 @@
  * Thread:   main.
  * Limits:   INPUTS_BYTES_MAX bytes of one file.
  *
- *   name=TEXT         a JSON value if TEXT is one, else the text itself
+ *   name=TEXT         what the input's type makes of TEXT: the text itself, or its JSON
  *   name=@F.json      the JSON value in the file
  *   name=@F.jsonl     a list: one value a line, blank lines left out
  *   name=@F           the file's text
@@ -14,14 +14,16 @@
 
 #include "common/base/err.h"
 #include "common/mem/buf.h"
+#include "controller/agent/plan/pipeline.h"
 
 enum { INPUTS_BYTES_MAX = 32 << 20 };
 
 /* Append `"name":value` members of one --input argument to a JSON object under way: a comma goes in front if `out`
- * does not end in '{'. 0; ERR_ARG, ERR_FORMAT, ERR_MISSING, ERR_IO, ERR_LIMIT: err says which file and line. */
-int inputs_add(struct buf *out, const char *arg, struct err *err);
+ * does not end in '{'. 0; ERR_ARG, ERR_FORMAT, ERR_MISSING, ERR_IO, ERR_LIMIT: err says which input, file and line. */
+int inputs_add(const struct pipeline *plan, const char *arg, struct buf *out, struct err *err);
 
-/* Take every --input (or -i) and its value out of argv; `out` gets the whole object. */
-int inputs_take(int *argc, char **argv, struct buf *out, struct err *err);
+/* Take every --input (or -i) and its value out of argv: value[0 .. *n), at most max. ERR_ARG: one without a value, or
+ * too many. */
+int inputs_take(int *argc, char **argv, const char **value, int max, int *n, struct err *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* controller/cli/run.c - `baton run`: a pipeline file and its inputs to a run of the controller, watched to its end. */
-#include "common/mem/file.h"
+#include "common/base/check.h"
 #include "common/text/json.h"
-#include "controller/agent/pipeline.h"
+#include "controller/agent/plan/pipeline.h"
 #include "controller/cli/cli.h"
 #include "controller/cli/client.h"
 #include "controller/cli/follow.h"
@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { PATH_MAX_TEXT = 256, KEY_BYTES = 16 };
+enum { PATH_MAX_TEXT = 256, KEY_BYTES = 16, INPUTS_MAX = 64 };
 
 /* The run's output: a string as it is, anything else as JSON. */
 static int print_output(const char *base, const char *id, struct err *err)
@@ -72,27 +72,25 @@ static int create(const char *base, const struct buf *body, struct buf *id, stru
     return rc;
 }
 
-static int check(const char *path, const struct buf *text, struct err *err)
+/* The canonical text goes out: it has the file's folder in it, and every default. */
+static void add_body(const struct pipeline *plan, const struct buf *inputs, struct buf *body)
 {
-    struct pipeline *p = NULL;
-    int rc = pipeline_parse(text->data ? text->data : "", text->len, path, &p, err);
+    size_t n;
+    const char *text = pipeline_canonical(plan, &n);
 
-    if (!rc)
-        printf("%s: good\n", path);
-    pipeline_destroy(&p);
-    return rc;
+    buf_add_str(body, "{\"pipeline\":");
+    json_add_str(body, text, n);
+    buf_add_str(body, ",\"inputs\":");
+    buf_add(body, inputs->data, inputs->len);
+    buf_add_char(body, '}');
 }
 
-static int start(const char *url, const struct buf *text, const struct buf *inputs, bool json, struct err *err)
+static int start(const char *url, const struct pipeline *plan, const struct buf *inputs, bool json, struct err *err)
 {
     struct buf body = {0}, id = {0};
     char state[16] = "";
 
-    buf_add_str(&body, "{\"pipeline\":");
-    json_add_str(&body, text->data ? text->data : "", text->len);
-    buf_add_str(&body, ",\"inputs\":");
-    buf_add(&body, inputs->data, inputs->len);
-    buf_add_char(&body, '}');
+    add_body(plan, inputs, &body);
     int rc = create(url, &body, &id, err);
     buf_release(&body);
     if (!rc) {
@@ -107,6 +105,31 @@ static int start(const char *url, const struct buf *text, const struct buf *inpu
     if (!rc && strcmp(state, "done") != 0)
         rc = err_set(err, ERR_STATE, "run %s ended as %s", id.data, state);
     buf_release(&id);
+    return rc;
+}
+
+static int run_file(const char *path, const char *const *value, int n_value, const char *url, bool json,
+                    struct err *err)
+{
+    struct pipeline *plan = NULL;
+    const struct json *given, *full;
+    struct arena arena = {0};
+    struct buf inputs = {0};
+    int rc = pipeline_load(path, &plan, NULL, err);
+
+    buf_add_char(&inputs, '{');
+    for (int i = 0; i < n_value && !rc; i++)
+        rc = inputs_add(plan, value[i], &inputs, err);
+    buf_add_char(&inputs, '}');
+    if (!rc)
+        rc = json_parse(inputs.data, inputs.len, 0, &arena, &given, err);
+    if (!rc)
+        rc = pipeline_inputs(plan, given, &arena, &full, err);
+    if (!rc)
+        rc = start(url, plan, &inputs, json, err);
+    arena_release(&arena);
+    buf_release(&inputs);
+    pipeline_destroy(&plan);
     return rc;
 }
 
@@ -129,25 +152,19 @@ int cli_run_main(int argc, char **argv)
         .n_word_min = 1,
         .n_word_max = 1,
     };
-    struct buf text = {0}, inputs = {0};
+    const char *value[INPUTS_MAX];
     struct err err = {0};
-    int rc = inputs_take(&argc, argv, &inputs, &err), status;
+    int n_value, rc = inputs_take(&argc, argv, value, INPUTS_MAX, &n_value, &err);
 
     if (rc) {
-        buf_release(&inputs);
         cli_fail("run", &err);
-        return rc == ERR_ARG ? CLI_USAGE : CLI_FAILED;
+        return CLI_USAGE;
     }
-    status = cli_flags("run", &f, argc, argv);
-    if (status < 0) {
-        rc = file_read(f.word[0], PIPELINE_BYTES_MAX, &text, &err);
-        if (!rc)
-            rc = check(f.word[0], &text, &err);
-        if (!rc && !only_check)
-            rc = start(client_base(url), &text, &inputs, json, &err);
-        status = rc == ERR_CANCELED ? CLI_FAILED : rc ? cli_fail("run", &err) : CLI_GOOD;
-    }
-    buf_release(&text);
-    buf_release(&inputs);
-    return status;
+    int status = cli_flags("run", &f, argc, argv);
+    if (status >= 0)
+        return status;
+    if (only_check)
+        return pipeline_check_file(f.word[0], json) ? CLI_FAILED : CLI_GOOD;
+    rc = run_file(f.word[0], value, n_value, client_base(url), json, &err);
+    return rc == ERR_CANCELED ? CLI_FAILED : rc ? cli_fail("run", &err) : CLI_GOOD;
 }

@@ -116,7 +116,7 @@ static void add_line(struct buf *out, const struct json *run)
 
 /* The flags that most of them have; `more` come behind. Returns as cli_flags. */
 static int read_flags(struct runs *r, const char *usage, const char *about, int n_word, const struct flag *more,
-                      size_t n_more, int argc, char **argv, const char *word[2])
+                      size_t n_more, int argc, char **argv, const char **word)
 {
     const char *url = NULL;
     struct flag flag[8] = {
