@@ -135,10 +135,10 @@ struct agent_node *agent__put(struct agent_run *run, struct agent_row *row)
     run->bytes_left -= row->result ? (int64_t)strlen(row->result) : 0;
     if (row->error)
         row->error = cut(row->error, error);
+    run->io->row(run->arg, run, row); /* first: its texts may be those of nodes that go */
     int rc = agent_state_apply(&run->state, row, &node, &err);
     if (rc)
         BUG(err.text);
-    run->io->row(run->arg, run, row);
     return node;
 }
 

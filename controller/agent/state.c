@@ -285,7 +285,7 @@ static int read_until(const struct agent_row *row, int64_t *until_ms, struct err
 
 static void set_text(char **to, const char *from)
 {
-    if (!from)
+    if (!from || from == *to)
         return;
     mem_free(*to);
     *to = mem_strdup(from);
