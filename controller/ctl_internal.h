@@ -44,6 +44,7 @@ struct ctl_agent_ops {
     int (*on_run)(struct agent *agent, const struct store_run *r, struct err *err); /* a live run was read back */
     int (*on_step)(struct agent *agent, const struct store_step *s, struct err *err); /* a row of the last one */
     void (*start)(struct agent *agent);       /* everything is open: go on */
+    void (*release)(struct agent *agent);     /* at the beginning of a turn: tell what is committed */
     void (*turn)(struct agent *agent);        /* once per turn, behind the front's */
     int64_t (*due_ms)(struct agent *agent);   /* loop time of the next turn that is wanted; INT64_MAX: none */
     void (*stored)(struct agent *agent, uint64_t committed);

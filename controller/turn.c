@@ -80,6 +80,8 @@ void ctl__turn(struct ctl *ctl)
      * met; with a store they are put there, and shown in the turn after the commit. */
     ctl_sched_begin(ctl->sched, now_ms);
     ctl_ledger_release(ctl->ledger);
+    if (ctl->agent)
+        ctl->parts.agent->release(ctl->agent);
     bool more = ctl_link_turn(ctl->link, now_ms);
     ctl_sched_expire(ctl->sched);
     end_drain(ctl, now_ms);

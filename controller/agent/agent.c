@@ -683,17 +683,23 @@ static void prune(struct agent *a)
     }
 }
 
+static void on_release(struct agent *a)
+{
+    if (!a->started)
+        return;
+    call_committed(a);
+    if (a->seen_committed != a->committed) {
+        a->seen_committed = a->committed;
+        reap(a);
+    }
+}
+
 static void on_turn(struct agent *a)
 {
     if (!a->started || !ctl_store(a->ctl))
         return;
     if (a->held_at_ms && loop_ms(a) >= a->held_at_ms)
         a->held_at_ms = 0;
-    call_committed(a);
-    if (a->seen_committed != a->committed) {
-        a->seen_committed = a->committed;
-        reap(a);
-    }
     agent__effects_start(a);
     look_at_clock(a);
     advance_dirty(a);
@@ -835,6 +841,7 @@ const struct ctl_agent_ops agent_ops = {
     .on_run = on_stored_run,
     .on_step = on_stored_step,
     .start = on_start,
+    .release = on_release,
     .turn = on_turn,
     .due_ms = on_due_ms,
     .stored = on_stored,
