@@ -169,6 +169,15 @@ static void make_room(struct agent_live *live)
     live->cap_event = cap;
 }
 
+/* Nobody has asked for events of this run yet: it is only counted, the store has it. True then. */
+static bool count_event(struct agent_live *live)
+{
+    if (live->watched)
+        return false;
+    live->first_event = ++live->n_event;
+    return true;
+}
+
 static void add_event(struct agent_live *live, struct buf *json)
 {
     make_room(live);
@@ -184,11 +193,12 @@ void agent_event_frame(const char *run, int64_t seq, const char *json, size_t n,
     buf_add_str(out, "\n\n");
 }
 
-int agent_events(const struct agent_live *live, int64_t *seq, size_t max, struct buf *out, bool *ended)
+int agent_events(struct agent_live *live, int64_t *seq, size_t max, struct buf *out, bool *ended)
 {
     size_t from = out->len;
 
     *ended = false;
+    live->watched = true;
     if (*seq < live->first_event)
         return ERR_MISSING;
     while (*seq < live->n_shown && out->len - from <= max) {
@@ -245,6 +255,8 @@ static void on_row(void *arg, struct agent_run *run, const struct agent_row *row
     if (!live->broken &&
         store_step(ctl_store(live->agent->ctl), &step, class_of(row->state), &live->agent->last_seq, &err) != 0)
         give_up(live, &err);
+    if (count_event(live))
+        return;
     agent_show_step(run->id, live->n_event, &step, &json);
     add_event(live, &json);
 }
@@ -265,8 +277,10 @@ static void on_run_end(void *arg, struct agent_run *run)
 
     if (!live->broken && store_run_end(ctl_store(live->agent->ctl), &end, &live->agent->last_seq, &err) != 0)
         give_up(live, &err);
-    agent_show_end(&end, live->n_event, &json);
-    add_event(live, &json);
+    if (!count_event(live)) {
+        agent_show_end(&end, live->n_event, &json);
+        add_event(live, &json);
+    }
     live->end_seq = live->agent->last_seq;
     live->ended_ms = run->now_ms;
 }
@@ -476,16 +490,14 @@ static int check_new(struct agent *a, struct err *err)
 static int put_run(struct agent_live *live, struct err *err)
 {
     struct store_run run;
-    struct buf input = {0}, json = {0};
+    struct buf input = {0};
 
     record_of(live, &run);
     json_add(&input, live->run.inputs);
     run.input = input.data;
     int rc = store_run(ctl_store(live->agent->ctl), &run, &live->agent->last_seq, err);
-    if (!rc) {
-        agent_show_begin(&run, &json);
-        add_event(live, &json);
-    }
+    if (!rc)
+        count_event(live);
     buf_release(&input);
     return rc;
 }
@@ -500,7 +512,9 @@ int agent_create(struct agent *a, const struct agent_new *n, struct agent_live *
     if (!rc)
         rc = pipeline_inputs(n->plan->pipeline, n->inputs, &arena, &inputs, err);
     if (!rc) {
-        random_hex(id + 4, 12);
+        /* Time in front: new rows lie side by side in the store's indexes. */
+        snprintf(id + 4, sizeof id - 4, "%011" PRIx64, (uint64_t)clock_wall_ms() & 0xfffffffffff);
+        random_hex(id + 15, 7);
         struct agent_live *live = live_new(a, id, n->plan, inputs, clock_wall_ms());
         snprintf(live->tenant, sizeof live->tenant, "%s", n->tenant);
         live->key = n->key ? mem_strdup(n->key) : NULL;

@@ -89,8 +89,8 @@ void agent_live_show(const struct agent_live *live, struct buf *out);
 
 /* Events of a live run that are committed: append "id: <run>-<n>\ndata: <event>\n\n" for numbers *seq and up, until
  * more than max bytes were added; *seq becomes the next number. *ended: the last event of all was added. 0;
- * ERR_MISSING: number *seq is not kept in memory any more, ask the store. */
-int agent_events(const struct agent_live *live, int64_t *seq, size_t max, struct buf *out, bool *ended);
+ * ERR_MISSING: number *seq is not kept in memory, ask the store. Events are kept from the first call on. */
+int agent_events(struct agent_live *live, int64_t *seq, size_t max, struct buf *out, bool *ended);
 /* The same for one event text: how an event stands in the stream. */
 void agent_event_frame(const char *run, int64_t seq, const char *json, size_t n, struct buf *out);
 

@@ -89,6 +89,7 @@ struct agent_live {
     uint8_t hash[STORE_HASH_BYTES];
     bool dirty;               /* to be advanced */
     struct agent_live *dirty_next;
+    bool watched;             /* somebody has asked for events: they are kept */
     int64_t n_event;          /* numbers given so far */
     int64_t first_event;      /* number of the oldest one in memory */
     struct agent_event *event; /* [cap_event], ring by number */
