@@ -197,6 +197,9 @@ static int check_limits(const struct ctl_limits *limit, struct err *err)
                        limit->lost_ms, limit->heartbeat_ms, MSG_INTERVAL_MS_MAX);
     if (limit->deaths_max < 1 || limit->dispatch_max < 1 || limit->retry_ms < 1 || limit->workers_max < 1)
         return err_set(err, ERR_ARG, "limits deaths_max, dispatch_max, retry_ms and workers_max must be at least 1");
+    if (limit->prune_ms < 1 || limit->prune_max < 1 || limit->prune_max > STORE_QUERY_LIMIT_MAX)
+        return err_set(err, ERR_ARG, "limits prune_ms and prune_max must be at least 1, prune_max at most %d",
+                       STORE_QUERY_LIMIT_MAX);
     return 0;
 }
 

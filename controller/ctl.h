@@ -26,6 +26,10 @@
     X(http_idle_ms, 120000, "ms a connection may stay idle between requests")                      \
     X(reader_ms, 60000, "ms for which a client may not read from its stream; then it is cut off and can come back") \
     X(detached_max, 4096, "generations that go on without a client; more are canceled when their client leaves") \
+    X(idempotency_ms, 86400000, "ms for which an ended request is kept: for its Idempotency-Key, and to be read back") \
+    X(kept_max, 100000, "requests in the store; of more, the oldest ended ones go before their time") \
+    X(prune_ms, 10000, "ms between two looks for ended requests that are old") \
+    X(prune_max, 256, "ended requests that go in one transaction")                                 \
     X(http_unsent_bytes_max, 4194304, "unsent bytes of one connection; a slower reader is cut off") \
     X(keepalive_ms, 5000, "ms without output after which a stream gets a comment line")            \
     X(queue_max, 1024, "choices waiting for a worker; more are refused with 429")                  \

@@ -267,6 +267,7 @@ int main(int argc, char **argv)
     if (die_with_parent && !follow_parent(parent))
         return EXIT_SUCCESS;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of a write, like a full disk */
     raise_open_files();
     rc = serve(&config, &status, &err);
     if (rc)

@@ -33,6 +33,9 @@ static void set_timer(struct ctl *ctl, int64_t now_ms)
     other = ctl->agent ? ctl->parts.agent->due_ms(ctl->agent) : INT64_MAX;
     if (other < due)
         due = other;
+    other = ctl__retain_due_ms(ctl);
+    if (other < due)
+        due = other;
     if (ctl->draining) {
         int64_t end = ctl->drain_until_ms + (ctl->drain_ended ? CTL_STOP_FLUSH_MS : 0);
         if (end < due)
@@ -92,6 +95,7 @@ void ctl__turn(struct ctl *ctl)
     ctl->parts.front->turn(ctl->front);
     if (ctl->agent)
         ctl->parts.agent->turn(ctl->agent);
+    ctl__retain_turn(ctl, now_ms);
     flush_store(ctl);
 
     /* 3. Out to the workers: what is over first, so that its credit can be used for what begins. */

@@ -11,6 +11,7 @@
 
 #include "controller/ctl_internal.h"
 #include "controller/link/link.h"
+#include "controller/retain.h"
 #include "controller/sched/sched.h"
 
 enum {
@@ -33,6 +34,7 @@ struct ctl {
     struct ctl_request **recovered; /* read back, until their front has them */
     size_t n_recovered, cap_recovered;
     bool restored;            /* the scheduler has them */
+    struct ctl_retain retain;
     uint64_t epoch_base;      /* worker epochs of this life are above */
     ctl_fatal_fn on_fatal;
     void *fatal_arg;

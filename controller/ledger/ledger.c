@@ -70,7 +70,7 @@ static void show_tokens(struct ctl_choice *c, int64_t n)
     if (n <= first)
         return;
     c->n_shown = n;
-    if (may_tell(c->req))
+    if (may_tell(c->req) && !c->told) /* an error may have been told before the tokens were in */
         c->req->events->on_tokens(c->req->arg, c, first, n - first);
 }
 

@@ -82,7 +82,7 @@ int params_decode(int32_t version, const void *data, size_t n, struct ctl_reques
     r->min_output = (int64_t)bytes_take(&in, 8);
     uint32_t flags = (uint32_t)bytes_take(&in, 4);
     int32_t n_stop_id = (int32_t)bytes_take(&in, 4);
-    if (in.bad || r->max_output < 1 || r->max_output > MSG_TOKENS_MAX || r->min_output < 0 ||
+    if (in.bad || flags & ~(uint32_t)(FLAG_IGNORE_EOS | FLAG_KEEP) || r->max_output < 1 || r->max_output > MSG_TOKENS_MAX || r->min_output < 0 ||
         r->min_output > r->max_output || n_stop_id < 0 || n_stop_id > MSG_STOP_IDS_MAX)
         return damaged(err, "limits");
     r->ignore_eos = flags & FLAG_IGNORE_EOS;

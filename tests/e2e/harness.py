@@ -189,13 +189,14 @@ def status(url):
     return json.loads(request(url, "GET", "/v1/status")[1])
 
 
-def request(url, method, path, body=None, seconds=30):
+def request(url, method, path, body=None, seconds=30, headers=None, heads=False):
+    """Status and body, with heads the headers as well."""
     host = url.removeprefix("http://")
     c = http.client.HTTPConnection(host, timeout=seconds * SCALE)
     try:
-        c.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+        c.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
         r = c.getresponse()
-        return r.status, r.read()
+        return (r.status, r.read(), dict(r.getheaders())) if heads else (r.status, r.read())
     finally:
         c.close()
 
@@ -220,9 +221,9 @@ class Service:
             self.end()
             raise
 
-    def _controller(self, port, endpoint):
+    def _controller(self, port, endpoint, *more):
         return Process("controller", [binary("baton-controller"), "--model", MODEL, "--port", port, "--workers",
-                                      endpoint, "--die-with-parent", *self.controller_args])
+                                      endpoint, "--die-with-parent", *self.controller_args, *more])
 
     def kill_controller(self, sig=signal.SIGKILL):
         self.controller.send(sig)
@@ -354,6 +355,7 @@ class Stream:
         self.text, self.reasoning = "", ""
         self.comments = []
         self.error, self.finish, self.usage = None, None, None
+        self.finished = set()    # choices that have had their last chunk
         self.ids = set()
         self.last_id = None      # of the last whole event
         self.done = False
@@ -433,7 +435,9 @@ class Stream:
         if event.get("usage"):
             self.usage = event["usage"]
         for choice in event["choices"]:
-            check(self.finish is None, "a chunk after the last one")
+            check(choice["index"] not in self.finished, "a chunk after the last one")
+            if choice["finish_reason"]:
+                self.finished.add(choice["index"])
             delta = choice["delta"]
             self.text += delta.get("content") or ""
             self.reasoning += delta.get("reasoning_content") or ""

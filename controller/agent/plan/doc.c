@@ -188,7 +188,8 @@ static bool is_other_number(const char *s)
     s += *s == '-' || *s == '+';
     if (is_one_of(s, word))
         return true;
-    if (s[0] == '0' && s[1] && strchr("xXoObB", s[1]) && s[2] && s[2 + strspn(s + 2, "0123456789abcdefABCDEF_")] == '\0')
+    if (s[0] == '0' && s[1] && strchr("xXoObB", s[1]) && s[2] &&
+        s[2 + strspn(s + 2, "0123456789abcdefABCDEF_")] == '\0')
         return true;
     if (*s == '.' && !digits(s + 1))
         return false;

@@ -60,7 +60,8 @@ static void read_inputs(struct maker *m, const struct json *j, struct pipeline *
     if (!j)
         return;
     if (j->kind != JSON_OBJECT || j->n > PIPELINE_INPUTS_MAX) {
-        pipeline__fault(m, j, "inputs must be an object of at most %d inputs: name: {type: string}", PIPELINE_INPUTS_MAX);
+        pipeline__fault(m, j, "inputs must be an object of at most %d inputs: name: {type: string}",
+                        PIPELINE_INPUTS_MAX);
         return;
     }
     struct pipeline_input *list = arena_array(m->arena, j->n + 1, sizeof *list);
@@ -162,10 +163,12 @@ int pipeline_parse(const char *text, size_t len, const char *name, const char *d
     if (rc == 0 && m->n_fault == 0)
         rc = finish(plan, &why);
     if (rc) {
-        err_set(err, rc, "%s%s%d: %s", name, name[0] ? ":" : "", line, why.text);
-        err_set(&why, rc, "%s%s%d: %s", name, name[0] ? ":" : "", line, why.text);
+        struct err told;
+        err_set(&told, rc, "%s%s%d: %s", name, name[0] ? ":" : "", line, why.text);
         if (report)
-            buf_addf(report, "%s\n", why.text);
+            buf_addf(report, "%s\n", told.text);
+        if (err)
+            *err = told;
     } else if (m->n_fault) {
         rc = ERR_FORMAT;
     }

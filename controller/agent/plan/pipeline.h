@@ -138,7 +138,7 @@ struct pipeline_map {
 
 struct pipeline_wait {
     const struct template *timer_ms; /* whole number >= 0; NULL: approval */
-    const struct template *approval; /* the question, a text; output {"approved": bool, "by", "comment"} */
+    const struct template *approval; /* the question, a text; output {"approved": bool, "comment"} */
     const struct template *show;     /* value shown with it; NULL: none */
     bool reject_continues;           /* a no is output {"approved": false ...}, not an error */
 };

@@ -127,11 +127,11 @@ int pipeline__choice(struct maker *m, const struct json *obj, const char *key, c
 
     if (!j)
         return fallback;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         if (json_is_str(j, choices[i]))
             return i;
+    for (int i = 0; i < n; i++)
         buf_addf(&all, "%s%s", i ? i == n - 1 ? " or " : ", " : "", choices[i]);
-    }
     pipeline__fault(m, j, "%s must be %s", key, all.data);
     buf_release(&all);
     return fallback;

@@ -48,8 +48,8 @@ bool pipeline__bool(struct maker *m, const struct json *obj, const char *key, bo
 int pipeline__choice(struct maker *m, const struct json *obj, const char *key, const char *const *choices, int n,
                      int fallback);
 
-/* A template out of node j, NULL when j is NULL or after a fault. kinds: set of 1 << enum json_kind that j may have (0: any);
- * a string that holds an expression stands for any kind. wanted: "a list", for the fault. */
+/* A template out of node j, NULL when j is NULL or after a fault. kinds: set of 1 << enum json_kind that j may have
+ * (0: any); a string that holds an expression stands for any kind. wanted: "a list", for the fault. */
 const struct template *pipeline__template(struct maker *m, const struct json *j, unsigned kinds, const char *wanted);
 
 /* A schema out of node j, owned by the plan; NULL when j is NULL or after a fault. */

@@ -66,8 +66,10 @@ static bool settle(struct maker *m, struct pipeline_step *list, int i, unsigned 
     for (int k = 0; k < s->n_need && good; k++) {
         int other = s->need[k];
         if (color[other] == GREY) {
-            pipeline__fault(m, json_at(source, (uint32_t)i), "the steps '%s' and '%s' wait for each other (needs, or order "
-                            "in the list)", s->id, list[other].id);
+            pipeline__fault(m, json_at(source, (uint32_t)i),
+                            "the steps '%s' and '%s' wait for each other (needs, or order "
+                            "in the list)",
+                            s->id, list[other].id);
             return false;
         }
         if (color[other] == WHITE)
@@ -208,8 +210,8 @@ static void check_step(const struct scene *sc, const struct json *at, const char
         pipeline__fault(m, at, "the step '%s' stands in the map '%s': outside of it there is steps.%s.output", name[0],
                         target->parent->id, target->parent->id);
     else if (!is_settled(sc, target))
-        pipeline__fault(m, at, "the step '%s' may not be done yet when '%s' starts: '%s' must come after it (needs)", name[0],
-                        sc->step->id, sc->step->id);
+        pipeline__fault(m, at, "the step '%s' may not be done yet when '%s' starts: '%s' must come after it (needs)",
+                        name[0], sc->step->id, sc->step->id);
     else if (n > 1 && strcmp(name[1], "output") == 0)
         check_output_path(sc, at, target, name + 2, n - 2);
     else if (n > 1 && strcmp(name[1], "state") != 0 && strcmp(name[1], "error") != 0)

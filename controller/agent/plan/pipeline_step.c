@@ -133,8 +133,8 @@ static void read_map(struct maker *m, const struct json *j, struct pipeline_step
             pipeline__fault(m, json_get(j, "as"), "the name '%s' is taken", map->as);
     for (const struct pipeline_step *up = s->parent; up; up = up->parent)
         if (json_get(j, "as") && strcmp(up->u.map.as, map->as) == 0)
-            pipeline__fault(m, json_get(j, "as"), "the map '%s' around this one has the name '%s' for its items", up->id,
-                            map->as);
+            pipeline__fault(m, json_get(j, "as"), "the map '%s' around this one has the name '%s' for its items",
+                            up->id, map->as);
     map->max_parallel = (int)pipeline__int(m, j, "max_parallel", 1, PIPELINE_PARALLEL_MAX, PIPELINE_PARALLEL_DEFAULT);
     map->result = pipeline__template(m, json_get(j, "result"), 0, "");
     if (!json_get(j, "steps"))
@@ -243,7 +243,8 @@ static void read_times(struct maker *m, const struct json *j, struct pipeline_st
     if (s->kind == PIPELINE_tool)
         s->u.tool.timeout_ms = s->timeout_ms;
     if (json_get(j, "retry") && !fallback[s->kind])
-        pipeline__fault(m, json_get(j, "retry"), "a %s step is not tried again; in a map each inner step has its own retry",
+        pipeline__fault(m, json_get(j, "retry"),
+                        "a %s step is not tried again; in a map each inner step has its own retry",
                         pipeline_kind_name(s->kind));
     read_retry(m, json_get(j, "retry"), &s->retry);
     if (!fallback[s->kind])

@@ -46,8 +46,10 @@ static void read_command(struct maker *m, const struct json *tool, struct pipeli
     const struct json *j = json_get(tool, "command"), *codes = json_get(tool, "exit_codes");
 
     if (j->kind != JSON_ARRAY || j->n == 0 || j->n > PIPELINE_ARGV_MAX)
-        pipeline__fault(m, j, "command must be a list of 1 to %d texts: [\"program\", \"argument\"]; it never goes through "
-                              "a shell", PIPELINE_ARGV_MAX);
+        pipeline__fault(m, j,
+                        "command must be a list of 1 to %d texts: [\"program\", \"argument\"]; it never goes through "
+                        "a shell",
+                        PIPELINE_ARGV_MAX);
     for (const struct json *c = j->child; c; c = c->next)
         if (c->kind != JSON_STRING && c->kind != JSON_NUMBER && !json_is_bool(c))
             pipeline__fault(m, c, "an argument of a command must be a text, is %s", json_kind_name(c));

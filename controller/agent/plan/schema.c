@@ -439,7 +439,8 @@ static int measure(struct reader *r, const struct schema_node *n_const, int dept
     if (n->height > 0)
         return n->height;
     if (n->height == HEIGHT_OPEN)
-        return fail(r, &at, n->source, ERR_FORMAT, "the schema leads back to itself without looking at a part of the value");
+        return fail(r, &at, n->source, ERR_FORMAT,
+                    "the schema leads back to itself without looking at a part of the value");
     if (depth > SCHEMA_DEPTH_MAX)
         return fail(r, &at, n->source, ERR_LIMIT, "more than %d schemas follow each other", SCHEMA_DEPTH_MAX);
     n->height = HEIGHT_OPEN;

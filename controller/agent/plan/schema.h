@@ -88,8 +88,8 @@ const struct schema_node *schema_root(const struct schema *s);
 const struct json *schema_source(const struct schema *s);
 
 /* Check a value. 0: it fits. Else the number of faults found (at most SCHEMA_FAULTS_MAX), with one line
- * "path: reason\n" each added to report (may be NULL): "/rows/3/total: must be a number, is the string "12,50"". Paths are JSON
- * pointers; the whole value is "(root)". The report is written for a model to repair its answer by. */
+ * "path: reason\n" each added to report (may be NULL): "/rows/3/total: must be a number, is the string "12,50"".
+ * Paths are JSON pointers; the whole value is "(root)". The report is written for a model to repair its answer by. */
 int schema_check(const struct schema *s, const struct json *value, struct buf *report);
 
 #endif

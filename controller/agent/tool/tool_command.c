@@ -67,8 +67,8 @@ static void conclude(struct tool_call *call)
         }
     } else if (sscanf(c->report, "signal %d", &number) == 1) {
         call->result.exit_code = -number;
-        tool__fail(call, FAULT_tool, "%.100s: ended by signal %d (%s)%s%s", call->req.argv[0], number, strsignal(number),
-                   colon, words);
+        tool__fail(call, FAULT_tool, "%.100s: ended by signal %d (%s)%s%s", call->req.argv[0], number,
+                   strsignal(number), colon, words);
     } else if (sscanf(c->report, "noexec %d", &number) == 1) {
         tool__fail(call, FAULT_tool, "%.200s: cannot be started: %s", call->req.argv[0], strerror(number));
     } else {
@@ -138,7 +138,8 @@ static void take_stdout(struct tool_call *call, const char *data, size_t n)
     if (call->result.fault != FAULT_none)
         return; /* on its way out: read on, so that nobody waits for us */
     if (call->out.len + n > (size_t)call->req.max_output_bytes) {
-        snprintf(text, sizeof text, "more than max_output_bytes (%lld) on stdout", (long long)call->req.max_output_bytes);
+        snprintf(text, sizeof text, "more than max_output_bytes (%lld) on stdout",
+                 (long long)call->req.max_output_bytes);
         tool__end(call, FAULT_output, text);
         return;
     }

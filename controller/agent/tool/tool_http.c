@@ -60,10 +60,7 @@ static void conclude(struct tool_call *call, CURLcode code)
                    (long long)call->req.max_output_bytes);
     else if (code == CURLE_OK)
         conclude_status(call, status);
-    else if (code == CURLE_OPERATION_TIMEDOUT)
-        tool__fail(call, FAULT_timeout, "%s %.120s: %s", call->req.method, call->req.url,
-                   h->error[0] ? h->error : curl_easy_strerror(code));
-    else
+    else /* a time-out of libcurl is that of connecting: the whole is timed by the call */
         tool__fail(call, code == CURLE_TOO_MANY_REDIRECTS || code == CURLE_UNSUPPORTED_PROTOCOL ||
                                  code == CURLE_URL_MALFORMAT ? FAULT_client : FAULT_network,
                    "%s %.120s: %s", call->req.method, call->req.url, h->error[0] ? h->error : curl_easy_strerror(code));
@@ -265,7 +262,6 @@ void tool__http_start(struct tool_call *call)
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, call->req.max_redirects > 0 ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)call->req.max_redirects);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)TOOL_CONNECT_MS);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)call->req.timeout_ms);
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);

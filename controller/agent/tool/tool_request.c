@@ -115,8 +115,8 @@ static int make_argv(struct tool_request *r, const struct template *command, con
         else
             return err_set(err, ERR_ARG, "argument %d of the command must be a text, is %s", n, json_kind_name(c));
         if (strlen(r->argv[n]) > TOOL_ARG_MAX)
-            return err_set(err, ERR_LIMIT, "argument %d of the command has more than %d bytes: hand it over on stdin", n,
-                           TOOL_ARG_MAX);
+            return err_set(err, ERR_LIMIT, "argument %d of the command has more than %d bytes: hand it over on stdin",
+                           n, TOOL_ARG_MAX);
         if (c->kind == JSON_STRING && strlen(c->text) != c->len)
             return err_set(err, ERR_ARG, "argument %d of the command has a NUL in it", n);
     }

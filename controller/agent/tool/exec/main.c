@@ -1,8 +1,9 @@
 /* baton-exec COMMAND [ARGUMENT...]: runs one command of a tool step and sees to it that nothing of it is left behind.
  *
  * Descriptor 3 is a socket to the controller. Its end means that the controller is gone: everything is killed. (The
- * parent-death signal would not do: it comes when the forking THREAD ends, and reaches only one process.) At the end one line
- * is written to it: "exit N", "signal N", or "noexec ERRNO". SIGTERM is passed on to the command's process group.
+ * parent-death signal would not do: it comes when the forking THREAD ends, and reaches only one process.) At the end
+ * one line is written to it: "exit N", "signal N", or "noexec ERRNO". SIGTERM is passed on to the command's process
+ * group.
  *
  * This process is the reaper of all that the command starts, so that processes which leave the group (daemons) come
  * back to it and are killed when the command has ended. Exit 0 when the line was written.
@@ -94,7 +95,8 @@ static void clean_up(pid_t group)
     }
 }
 
-/* Has the command ended? Its status is left to be reaped: until then its number, and its group's, cannot be another's. */
+/* Has the command ended? Its status is left to be reaped: until then its number, and its group's, cannot be
+ * another's. */
 static int has_ended(pid_t child, siginfo_t *info)
 {
     pid_t pid;

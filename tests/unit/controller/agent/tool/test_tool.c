@@ -1,7 +1,7 @@
-/* Proves: a command gets exactly its arguments, its JSON and its whitelisted environment; its end becomes the right class
- * of error; time and output limits hold; nothing of it is left behind, also when it hides or the controller is killed; an
- * HTTP call the same with statuses. How: real processes, and a small HTTP server on the same loop; at the end of each
- * test no child, no descriptor and no handle is left. */
+/* Proves: a command gets exactly its arguments, its JSON and its whitelisted environment; its end becomes the right
+ * class of error; time and output limits hold; nothing of it is left behind, also when it hides or the controller is
+ * killed; an HTTP call the same with statuses. How: real processes, and a small HTTP server on the same loop; at the
+ * end of each test no child, no descriptor and no handle is left. */
 #include "controller/agent/tool/tool.h"
 #include "common/base/check.h"
 #include "common/base/clock.h"
@@ -179,7 +179,8 @@ static void test_command(void **state)
     assert_gives(r, "command: [printf, '%s|', '{{ inputs.x }}', '{{ inputs.x | length }}', ''], returns: text",
                  "\"a b; $(touch /tmp/no) `id` * \\\"q\\\" 'p' \xC3\xA9\\n|39||\"");
     assert_int_equal(r->result.exit_code, 0);
-    assert_gives(r, "command: [cat], stdin: {a: [1, 2.50, '{{ inputs.x | truncate(3) }}']}", "{\"a\":[1,2.50,\"a b\"]}");
+    assert_gives(r, "command: [cat], stdin: {a: [1, 2.50, '{{ inputs.x | truncate(3) }}']}",
+                 "{\"a\":[1,2.50,\"a b\"]}");
     assert_gives(r, "command: [cat, /dev/stdin], stdin: {a: 1}", "{\"a\":1}"); /* a real pipe */
     assert_gives(r, "command: [cat]", "null");                                /* no stdin, no output */
     assert_gives(r, "command: [pwd], returns: text", "\"/tmp\\n\"");
@@ -207,7 +208,8 @@ static void test_failures(void **state)
 {
     struct rig *r = *state;
 
-    assert_fails(r, "command: [sh, -c, 'echo one >&2; echo two words >&2; exit 7']", "", FAULT_tool, "exit code 7: two words");
+    assert_fails(r, "command: [sh, -c, 'echo one >&2; echo two words >&2; exit 7']", "", FAULT_tool,
+                 "exit code 7: two words");
     assert_int_equal(r->result.exit_code, 7);
     assert_fails(r, "command: [sh, -c, 'exit 75']", "", FAULT_busy, "exit code 75");
     assert_fails(r, "command: [sh, -c, 'exit 4'], exit_codes: {retry: [4, 5]}", "", FAULT_busy, "exit code 4");
@@ -247,8 +249,8 @@ static void test_limits(void **state)
     assert_true(clock_mono_ns() - begin < (int64_t)10e9);
     /* Deaf to SIGTERM: killed after the grace. */
     begin = clock_mono_ns();
-    assert_fails(r, "command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.05; done']", ", timeout_ms: 50", FAULT_timeout,
-                 "timeout_ms");
+    assert_fails(r, "command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.05; done']", ", timeout_ms: 50",
+                 FAULT_timeout, "timeout_ms");
     assert_true(clock_mono_ns() - begin >= TOOL_GRACE_MS * 1000000ll);
     /* Long stderr is kept to its end only. */
     assert_fails(r, "command: [sh, -c, 'seq 1 100000 >&2; exit 1']", "", FAULT_tool, "exit code 1: 100000");
@@ -336,8 +338,10 @@ static void test_dies_with_controller(void **state)
     (void)state;
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/pid", dir);
-    snprintf(tool, sizeof tool, "command: [sh, -c, 'trap \"\" TERM; setsid sh -c \"echo \\$\\$ > %s; exec sleep 1000\" & "
-                                "sleep 1000']", path);
+    snprintf(tool, sizeof tool,
+             "command: [sh, -c, 'trap \"\" TERM; setsid sh -c \"echo \\$\\$ > %s; exec sleep 1000\" & "
+             "sleep 1000']",
+             path);
     fflush(NULL);
     pid_t controller = fork();
     if (controller == 0) {
