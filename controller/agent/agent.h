@@ -80,7 +80,8 @@ int agent_approve(struct agent *a, struct agent_live *live, const char *path, co
  * controller closes. */
 typedef void (*agent_after_fn)(void *arg, int rc);
 void agent_after(struct agent *a, agent_after_fn fn, void *arg);
-/* Call fn(arg, rc) once, from the turn, when the end of the run is committed; inside the call the run is still there. */
+/* Call fn(arg, rc) once, from the turn, when the end of the run is committed; inside the call the run is still
+ * there. */
 void agent_on_end(struct agent *a, struct agent_live *live, agent_after_fn fn, void *arg);
 void agent_forget(struct agent *a, void *arg); /* no call with this arg any more */
 

@@ -16,7 +16,7 @@
 #include "common/mem/buf.h"
 #include "controller/agent/plan/pipeline.h"
 
-enum { INPUTS_BYTES_MAX = 32 << 20 };
+enum { INPUTS_BYTES_MAX = 32 << 20, INPUTS_MAX = 64 };
 
 /* Append `"name":value` members of one --input argument to a JSON object under way: a comma goes in front if `out`
  * does not end in '{'. 0; ERR_ARG, ERR_FORMAT, ERR_MISSING, ERR_IO, ERR_LIMIT: err says which input, file and line. */

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { PATH_MAX_TEXT = 256, KEY_BYTES = 16, INPUTS_MAX = 64 };
+enum { PATH_MAX_TEXT = 256, KEY_BYTES = 16 };
 
 /* The run's output: a string as it is, anything else as JSON. */
 static int print_output(const char *base, const char *id, struct err *err)

@@ -1,5 +1,5 @@
-/* Runs of a pipeline per second over HTTP: c connections, each posting the same run with "wait": true again and again, so
- * that an answer is a run that has ended and whose end is committed. Prints one JSON object.
+/* Runs of a pipeline per second over HTTP: c connections, each posting the same run with "wait": true again and
+ * again, so that an answer is a run that has ended and whose end is committed. Prints one JSON object.
  *   bench_runs --port P --body FILE [-c 1] [--secs 4] [--warm 0.5]
  */
 #include <arpa/inet.h>
@@ -179,8 +179,8 @@ int main(int argc, char **argv)
     load(conn, n_conn, begin, end);
     double s = (double)(now_ns() - begin) / 1e9;
     qsort(latency_ms, n_latency, sizeof *latency_ms, by_value);
-    printf("{\"c\":%d,\"runs\":%zu,\"runs_per_s\":%.1f,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"bad\":%lld}\n", n_conn, n_latency,
-           (double)n_latency / s, n_latency ? latency_ms[n_latency / 2] : 0,
+    printf("{\"c\":%d,\"runs\":%zu,\"runs_per_s\":%.1f,\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"bad\":%lld}\n", n_conn,
+           n_latency, (double)n_latency / s, n_latency ? latency_ms[n_latency / 2] : 0,
            n_latency ? latency_ms[n_latency * 99 / 100] : 0, (long long)n_bad);
     free(latency_ms);
     free(conn);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""./run bench durable: runs of a pipeline of three no-op steps per second, with the store on tmpfs and on disk, and what a
-SIGKILL with 16 runs in flight costs.
+"""./run bench durable: runs of a pipeline of three no-op steps per second, with the store on tmpfs and on disk, and
+what a SIGKILL with 16 runs in flight costs.
 
 A no-op step is a `join` of a constant: it has no effect outside, so the three results and the run's end come into one
 transaction with the run's acceptance. An answer ("wait": true) comes when that transaction is committed; on disk every
@@ -133,11 +133,12 @@ def main():
         return
     for name in ("tmpfs", "disk"):
         for row in result[name]:
-            print(f"{name:6} c={row['c']:<3} {row['runs_per_s']:9.0f} runs/s ({row['spread'][0]:.0f} .. {row['spread'][1]:.0f})"
+            print(f"{name:6} c={row['c']:<3} {row['runs_per_s']:9.0f} runs/s "
+                  f"({row['spread'][0]:.0f} .. {row['spread'][1]:.0f})"
                   f"  p50 {row['p50_ms']:.3f} ms  p99 {row['p99_ms']:.3f} ms  {row['cpu_us_per_run']:.0f} us CPU a run")
         for row in result.get(name + "_peers", ()):
-            print(f"{name:6} c={row['c']:<3} " + (f"{row['runs_per_s']:9.0f} runs/s  {row['engine']}" if "runs_per_s" in row
-                                                 else f"failed: {row['engine']}: {row['failed']}"))
+            said = f"{row['runs_per_s']:9.0f} runs/s" if "runs_per_s" in row else f"failed: {row['failed']}"
+            print(f"{name:6} c={row['c']:<3} {said}  {row['engine']}")
     print("SIGKILL with 16 runs in flight:", json.dumps(result["crash"]))
 
 

@@ -2,10 +2,10 @@
 """Proves: a run of a pipeline survives anything, and takes each step's effect once. Real controller, real workers, real
 SQLite, tools that append their effect token to a file.
 
-  kill       4 runs (tool, map of generations and tools, retry, join) and SIGKILL of the controller at a random moment, with
-             the worker in every third trial, BATON_TRIALS times: all runs end, with the outputs and usage of an undisturbed
-             run; no tool is run again once its result was committed, whatever runs again does so with the same token, so
-             that a tool which looks at its token takes effect once
+  kill       4 runs (tool, map of generations and tools, retry, join) and SIGKILL of the controller at a random moment,
+             with the worker in every third trial, BATON_TRIALS times: all runs end, with the outputs and usage of an
+             undisturbed run; no tool is run again once its result was committed, whatever runs again does so with the
+             same token, so that a tool which looks at its token takes effect once
   graceful   SIGTERM in the middle of a run: the next process goes on with it
   waits      an approval and a timer outlive the controller; a wrong token, no answer in time, a no
   cancel     a running tool and all it has started are gone, a generation is canceled, the run says so
@@ -204,7 +204,8 @@ def kill():
                 again += kill_once(s, rng, log, want, span, i % 3 == 2)
             except Failure as e:
                 raise Failure(f"trial {i} of seed {seed}: {e}") from None
-        return f"{i + 1} kills, {RUNS * (i + 1)} runs, {again} tools run again for want of a committed result; seed {seed}"
+        return (f"{i + 1} kills, {RUNS * (i + 1)} runs, {again} tools run again for want of a committed result; "
+                f"seed {seed}")
 
 
 def graceful():
@@ -308,7 +309,8 @@ def again():
             {"id": "a", "tool": {"command": effect(log)}},
             {"id": "m", "map": {"over": "{{ inputs.l }}", "max_parallel": 1, "steps": [
                 {"id": "x", "tool": {"command": ["/bin/sh", "-c", f'[ -e {gate} -o "$1" != 2 ] || exit 3; '
-                                                 f'echo "$BATON_EFFECT_TOKEN 0" >> {log}; echo $1', "x", "{{ item }}"]}}]}},
+                                                 f'echo "$BATON_EFFECT_TOKEN 0" >> {log}; echo $1',
+                                                 "x", "{{ item }}"]}}]}},
             {"id": "b", "tool": {"command": effect(log)}}],
             "result": "{{ steps.m.output }}"}, {"l": [1, 2, 3]})
         answer = ended(s, run)
@@ -389,7 +391,8 @@ def wrong():
         refused(400, "pipeline", {"pipeline": "pipeline: p\nsteps:\n- id: a\n  joyn: 1\n"}, word="4: ")
         refused(400, "pipeline", {"pipeline": "pipeline: p\nsteps:\n- {id: a, needs: [b], join: 1}\n"
                                               "- {id: b, needs: [a], join: 1}\n"}, word="wait for each other")
-        refused(400, "pipeline", {"pipeline": "pipeline: p\nsteps:\n- {id: a, join: '{{ steps.b.output }}'}\n"}, word="'b'")
+        refused(400, "pipeline", {"pipeline": "pipeline: p\nsteps:\n- {id: a, join: '{{ steps.b.output }}'}\n"},
+                word="'b'")
         refused(400, "pipeline", {"pipeline": 7})
         refused(400, "pipeline", {})
         refused(400, "inputs", {"pipeline": good}, word="n")
@@ -401,9 +404,12 @@ def wrong():
         refused(400, "x", {"pipeline": good, "inputs": {"n": 1}, "x": 1})
         refused(400, None, "{", word="JSON")
         refused(400, None, "[]", word="object")
-        refused(400, None, {"pipeline": good, "inputs": {"n": 1}}, headers={"Content-Type": "text/plain"}, word="Content-Type")
-        refused(400, None, {"pipeline": good, "inputs": {"n": 1}}, headers={"Origin": "http://evil.example"}, word="origin")
-        refused(400, None, {"pipeline": good, "inputs": {"n": 1}}, headers={"Idempotency-Key": ""}, word="Idempotency-Key")
+        refused(400, None, {"pipeline": good, "inputs": {"n": 1}}, headers={"Content-Type": "text/plain"},
+                word="Content-Type")
+        refused(400, None, {"pipeline": good, "inputs": {"n": 1}}, headers={"Origin": "http://evil.example"},
+                word="origin")
+        refused(400, None, {"pipeline": good, "inputs": {"n": 1}}, headers={"Idempotency-Key": ""},
+                word="Idempotency-Key")
         refused(404, None, None, "GET", "/v1/runs/run_none")
         refused(404, None, None, "GET", "/v1/runs/run_none/events")
         refused(404, None, None, "POST", "/v1/runs/run_none/cancel")
@@ -503,8 +509,10 @@ def openapi():
             return answer
 
         one = "/v1/runs/{id}"
-        waits_for = {"pipeline": "p", "steps": [{"id": "a", "join": {"x": 1}}, {"id": "may", "wait": {"approval": "?"}}]}
-        run = call("POST", "/v1/runs", "/v1/runs", {"pipeline": waits_for, "inputs": {}}, {"Idempotency-Key": "a"})["id"]
+        waits_for = {"pipeline": "p", "steps": [{"id": "a", "join": {"x": 1}},
+                                                {"id": "may", "wait": {"approval": "?"}}]}
+        body = {"pipeline": waits_for, "inputs": {}}
+        run = call("POST", "/v1/runs", "/v1/runs", body, {"Idempotency-Key": "a"})["id"]
         call("POST", "/v1/runs", "/v1/runs", {"pipeline": waits_for, "inputs": {}}, {"Idempotency-Key": "a"})
         call("POST", "/v1/runs", "/v1/runs", {"pipeline": waits_for, "inputs": {"x": 1}}, {"Idempotency-Key": "a"})
         call("POST", "/v1/runs", "/v1/runs", {"pipeline": 1})
@@ -539,8 +547,9 @@ def command():
                                   env=dict(os.environ, BATON_URL=s.url))
         good, bad = os.path.join(s.path, "good.yaml"), os.path.join(s.path, "bad.yaml")
         with open(good, "w") as f:
-            f.write("pipeline: good\ninputs:\n  n: {type: integer}\n  t: {type: string, default: x}\n  l: {type: array, "
-                    "default: []}\nsteps:\n- id: may\n  when: inputs.n > 5\n  wait: {approval: 'go on?'}\n"
+            f.write("pipeline: good\ninputs:\n  n: {type: integer}\n  t: {type: string, default: x}\n"
+                    "  l: {type: array, default: []}\n"
+                    "steps:\n- id: may\n  when: inputs.n > 5\n  wait: {approval: 'go on?'}\n"
                     "- id: a\n  join: {n: '{{ inputs.n }}', t: '{{ inputs.t }}', l: '{{ inputs.l }}'}\n")
         with open(bad, "w") as f:
             f.write("pipeline: bad\nsteps:\n- id: a\n  tool: {command: [/bin/sh, -c, 'exit 3']}\n")
@@ -550,7 +559,8 @@ def command():
         r = baton("run", good, "--input", "n=3", "--input", "t=7", "--input", f"l=@{lines}")
         check(r.returncode == 0, f"{r}")
         events = [json.loads(line) for line in r.stdout.splitlines()]
-        check(events[-1]["type"] == "run_end" and events[-1]["output"] == {"n": 3, "t": "7", "l": [{"a": 1}, 2]}, f"{r}")
+        check(events[-1]["type"] == "run_end", f"{r}")
+        check(events[-1]["output"] == {"n": 3, "t": "7", "l": [{"a": 1}, 2]}, f"{r}")
         r = baton("run", bad)
         check(r.returncode == 1 and "ended as failed" in r.stderr, f"{r}")
         r = baton("run", good)

@@ -197,8 +197,8 @@ static void test_tool_over_a_stop(void **state)
     char text[512], line[256], token[STORE_ID_MAX + STORE_PATH_MAX], path[64] = "a";
 
     snprintf(text, sizeof text,
-             "pipeline: p\nsteps:\n- id: a\n  tool: {command: [/bin/sh, -c, 'echo $BATON_EFFECT_TOKEN >> %s; [ $(/usr/bin/wc -l "
-             "< %s) -gt 1 ] || /bin/sleep 30; echo 5']}\n", b->log, b->log);
+             "pipeline: p\nsteps:\n- id: a\n  tool: {command: [/bin/sh, -c, 'echo $BATON_EFFECT_TOKEN >> %s; "
+             "[ $(/usr/bin/wc -l < %s) -gt 1 ] || /bin/sleep 30; echo 5']}\n", b->log, b->log);
     box_start(b);
     assert_int_equal(create(b, text, NULL, &live, &err), 0);
     agent_effect_token(agent_live_id(live), path, token);

@@ -227,8 +227,9 @@ static void answer(struct world *w, struct effect *e)
         snprintf(text, sizeof text, has(e->path, "strict") ? (e->attempt == 1 ? "not json" : "{\"n\": %d}") : "text %d",
                  (int)strlen(e->path));
         snprintf(message, sizeof message,
-                 calls ? "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c0\",\"type\":\"function\","
-                         "\"function\":{\"name\":\"look\",\"arguments\":\"{\\\"q\\\":\\\"x\\\"}\"}},{\"id\":\"c1\","
+                 calls ? "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c0\","
+                         "\"type\":\"function\",\"function\":"
+                         "{\"name\":\"look\",\"arguments\":\"{\\\"q\\\":\\\"x\\\"}\"}},{\"id\":\"c1\","
                          "\"type\":\"function\",\"function\":{\"name\":\"none\",\"arguments\":\"{}\"}}]}"
                        : "{\"role\":\"assistant\",\"content\":\"final %s\"}",
                  e->path);
@@ -308,7 +309,8 @@ static const char big[] =
     "- id: agent\n  agent:\n    prompt: 'find it'\n    tools:\n"
     "    - {name: look, description: d, parameters: {type: object}, command: [look]}\n"
     "- id: never\n  when: false\n  tool: {command: [c]}\n"
-    "- id: sum\n  join: {all: '{{ steps.each.output }}', a: '{{ steps.agent.output }}', f: '{{ steps.flaky.output }}'}\n"
+    "- id: sum\n  join: {all: '{{ steps.each.output }}', a: '{{ steps.agent.output }}',\n"
+    "    f: '{{ steps.flaky.output }}'}\n"
     "  needs: [never, flaky]\n"
     "result: {sum: '{{ steps.sum.output }}', strict: '{{ steps.strict.output.n }}'}\n";
 static const char docs[] = "{\"docs\":[\"a\",\"b\",\"skip\",\"d\",\"e\",\"f\",\"g\"]}";
@@ -394,7 +396,8 @@ static void test_failures(void **unused)
 /* One item fails: the others are stopped, the run fails with the way to it. */
 static void test_map_fails_fast(void **unused)
 {
-    static const char text[] = "pipeline: p\nsteps:\n- id: m\n  map:\n    over: [1, 2, 3, 4, 5, 6]\n    max_parallel: 4\n"
+    static const char text[] = "pipeline: p\nsteps:\n- id: m\n  map:\n    over: [1, 2, 3, 4, 5, 6]\n"
+                               "    max_parallel: 4\n"
                                "    steps:\n    - id: x\n      tool: {command: [x]}\n      retry: {max: 0}\n";
     static struct world w;
 
@@ -475,8 +478,8 @@ static void test_approvals(void **unused)
 /* A long map in one advance: rows come in portions, and the nodes of items that are over hold nothing. */
 static void test_portions(void **unused)
 {
-    static const char text[] = "pipeline: p\ninputs: {l: {type: array}}\nsteps:\n- id: m\n  map:\n    over: '{{ inputs.l }}'\n"
-                               "    steps:\n    - id: x\n      join: '{{ item }}'\n";
+    static const char text[] = "pipeline: p\ninputs: {l: {type: array}}\nsteps:\n- id: m\n  map:\n"
+                               "    over: '{{ inputs.l }}'\n    steps:\n    - id: x\n      join: '{{ item }}'\n";
     static struct world w;
     struct buf list = {0};
 

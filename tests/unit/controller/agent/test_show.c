@@ -1,6 +1,6 @@
-/* Proves: a run and its events as JSON: every form parses, has what the rows say, a map's result is the list of its items,
- * usage is summed over what is below, a long result is told by its size, and rows that contradict each other are an error.
- * How: records as the store gives them. */
+/* Proves: a run and its events as JSON: every form parses, has what the rows say, a map's result is the list of
+ * its items, usage is summed over what is below, a long result is told by its size, and rows that contradict each
+ * other are an error. How: records as the store gives them. */
 #include "controller/agent/show.h"
 #include "tests/unit/test.h"
 

@@ -34,8 +34,8 @@ static void test_moves(void **unused)
 
 static void test_refused_rows_change_nothing(void **unused)
 {
-    static const char *const bad[] = {"", ".", "a.", "a..b", "[1]", "a[", "a[]", "a[x]", "a[1", "a[-1]", "a b", "a[99999999]",
-                                      "\xc3\xa9"};
+    static const char *const bad[] = {"", ".", "a.", "a..b", "[1]", "a[", "a[]", "a[x]", "a[1", "a[-1]", "a b",
+                                      "a[99999999]", "\xc3\xa9"};
     struct agent_state s;
 
     (void)unused;

@@ -1,6 +1,6 @@
-/* Proves: without a store every path of /v1/runs says so with 503 and what to do, methods that are not there are 405 with
- * those that are, and unknown paths stay 404. What the paths do is proved by tests/e2e/runs.py against real processes.
- * How: the front in the rig, whose controller has no agent. */
+/* Proves: without a store every path of /v1/runs says so with 503 and what to do, methods that are not there are
+ * 405 with those that are, and unknown paths stay 404. What the paths do is proved by tests/e2e/runs.py against
+ * real processes. How: the front in the rig, whose controller has no agent. */
 #include "controller/api/pipe.h"
 #include "tests/unit/controller/api/rig.h"
 #include "tests/unit/test.h"

@@ -1,6 +1,6 @@
-/* Proves: a run is watched over a connection that breaks: the next one asks for what comes behind the last event, events
- * that come twice count once, the state of the end is told; an unknown run and an error of the server end the watching.
- * How: a server of one thread with an answer for each connection. */
+/* Proves: a run is watched over a connection that breaks: the next one asks for what comes behind the last event,
+ * events that come twice count once, the state of the end is told; an unknown run and an error of the server end
+ * the watching. How: a server of one thread with an answer for each connection. */
 #include "controller/cli/follow.h"
 #include "tests/unit/test.h"
 

@@ -1,5 +1,5 @@
-/* Proves: words and files of --input become the members of one object, typed by the pipeline's inputs; what cannot be read
- * is named with its file and line. How: files in a temporary folder. */
+/* Proves: words and files of --input become the members of one object, typed by the pipeline's inputs; what cannot
+ * be read is named with its file and line. How: files in a temporary folder. */
 #include "controller/cli/inputs.h"
 #include "tests/unit/test.h"
 

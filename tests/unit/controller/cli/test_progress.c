@@ -1,5 +1,5 @@
-/* Proves: events of a run add up to one row for each step, maps count their items, a redraw covers what was drawn before,
- * no line is wider than the terminal, and what is no event of a step changes nothing. How: events by hand. */
+/* Proves: events of a run add up to one row for each step, maps count their items, a redraw covers what was drawn
+ * before, no line is wider than the terminal, and what is no event of a step changes nothing. How: events by hand. */
 #include "controller/cli/progress.h"
 #include "tests/unit/test.h"
 
