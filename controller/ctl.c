@@ -150,12 +150,25 @@ static void on_link_closed(void *arg)
     ctl__durable_close(arg, on_store_closed);
 }
 
-/* The front is gone and with it all its requests: nobody listens for workers' replies any more. */
+/* Front and agent are gone and with them all their requests: nobody listens for workers' replies any more. */
+static void on_agent_closed(void *arg)
+{
+    struct ctl *ctl = arg;
+    if (!ctl->link) {
+        on_link_closed(ctl);
+        return;
+    }
+    ctl_sched_attach(ctl->sched, NULL);
+    ctl_link_close(&ctl->link, on_link_closed, ctl);
+}
+
 static void on_front_closed(void *arg)
 {
     struct ctl *ctl = arg;
-    ctl_sched_attach(ctl->sched, NULL);
-    ctl_link_close(&ctl->link, on_link_closed, ctl);
+    if (ctl->agent)
+        ctl->parts.agent->close(&ctl->agent, on_agent_closed, ctl);
+    else
+        on_agent_closed(ctl);
 }
 
 static void close_from(struct ctl *ctl)
@@ -166,10 +179,8 @@ static void close_from(struct ctl *ctl)
     uv_timer_stop(&ctl->timer);
     if (ctl->front)
         ctl->parts.front->close(&ctl->front, on_front_closed, ctl);
-    else if (ctl->link)
-        on_front_closed(ctl);
     else
-        on_link_closed(ctl);
+        on_front_closed(ctl);
 }
 
 static int check_limits(const struct ctl_limits *limit, struct err *err)
@@ -206,7 +217,10 @@ int ctl_open_with(uv_loop_t *loop, const struct ctl_config *config, const struct
     ctl->start_ms = (int64_t)uv_now(loop);
     set_model_name(ctl);
     open_handles(ctl);
-    rc = ctl__durable_open(ctl, err);
+    if (parts->agent)
+        rc = parts->agent->open(ctl, &ctl->agent, err);
+    if (!rc)
+        rc = ctl__durable_open(ctl, err);
     if (!rc)
         rc = open_back(ctl, err);
     if (!rc) {
@@ -250,6 +264,8 @@ void ctl_drain(struct ctl *ctl, ctl_closed_fn on_drained, void *arg)
     log_info(main, "stopping: %" PRId64 " running, %" PRId64 " queued, at most %" PRId64 " ms",
              ctl_sched_n_running(ctl->sched), ctl_sched_n_queued(ctl->sched), ctl->config.limit.stop_ms);
     ctl->parts.front->drain(ctl->front);
+    if (ctl->agent)
+        ctl->parts.agent->drain(ctl->agent);
     ctl_wake(ctl);
 }
 
@@ -284,6 +300,11 @@ const struct ctl_config *ctl_config_of(struct ctl *ctl)
 const struct tok *ctl_tok(struct ctl *ctl)
 {
     return ctl->parts.tok;
+}
+
+struct agent *ctl_agent(struct ctl *ctl)
+{
+    return ctl->agent;
 }
 
 bool ctl_is_draining(struct ctl *ctl)

@@ -44,6 +44,9 @@
     X(retry_ms, 20, "ms of the first back-off after a worker said no; doubles, with full jitter")  \
     X(retry_ms_max, 2000, "ms of the longest back-off")                                            \
     X(tok_pool_bytes, 16384, "bytes of prompt text from which tokenizing goes to the thread pool") \
+    X(run_live_max, 1024, "runs of pipelines under way")                                           \
+    X(run_keep_ms, 604800000, "ms after its end for which a run is kept")                          \
+    X(run_keep_max, 10000, "runs that are kept")                                                   \
     X(stop_ms, 10000, "ms a graceful stop waits for running streams")
 
 struct ctl_limits {

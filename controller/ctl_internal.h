@@ -16,9 +16,13 @@
 #include <stdint.h>
 #include <uv.h>
 
+struct agent;
 struct ctl_front;
 struct ctl_request;
 struct store;
+struct store_refusal;
+struct store_run;
+struct store_step;
 
 /* Same meaning as the functions ctl_front_* of controller/api/front.h. */
 struct ctl_front_ops {
@@ -34,9 +38,26 @@ struct ctl_front_ops {
     void (*close)(struct ctl_front **front, void (*on_closed)(void *arg), void *arg);
 };
 
+/* The room that runs pipelines (controller/agent/agent.h has the real one); all on the loop. */
+struct ctl_agent_ops {
+    int (*open)(struct ctl *ctl, struct agent **agent, struct err *err); /* before the store is read */
+    int (*on_run)(struct agent *agent, const struct store_run *r, struct err *err); /* a live run was read back */
+    int (*on_step)(struct agent *agent, const struct store_step *s, struct err *err); /* a row of the last one */
+    void (*start)(struct agent *agent);       /* everything is open: go on */
+    void (*release)(struct agent *agent);     /* at the beginning of a turn: tell what is committed */
+    void (*turn)(struct agent *agent);        /* once per turn, behind the front's */
+    int64_t (*due_ms)(struct agent *agent);   /* loop time of the next turn that is wanted; INT64_MAX: none */
+    void (*stored)(struct agent *agent, uint64_t committed);
+    void (*refused)(struct agent *agent, const struct store_refusal *r);
+    void (*drain)(struct agent *agent);       /* begin nothing new */
+    bool (*is_idle)(const struct agent *agent);
+    void (*close)(struct agent **agent, void (*on_closed)(void *arg), void *arg);
+};
+
 /* What ctl_open puts together and a test may put together otherwise. */
 struct ctl_parts {
     const struct ctl_front_ops *front;
+    const struct ctl_agent_ops *agent;    /* NULL: no pipelines */
     struct tok *tok;                      /* taken on success; may be NULL in a test of the back */
     void (*tok_close)(struct tok **tok);  /* ends it; NULL if tok is NULL */
     int32_t n_vocab;                      /* ids of the tokenizer: a worker must have at least these; 0: any */
@@ -49,6 +70,8 @@ int ctl_open_with(uv_loop_t *loop, const struct ctl_config *config, const struct
 uv_loop_t *ctl_loop(struct ctl *ctl);
 const struct ctl_config *ctl_config_of(struct ctl *ctl);
 const struct tok *ctl_tok(struct ctl *ctl);
+
+struct agent *ctl_agent(struct ctl *ctl); /* NULL: none */
 
 /* Make sure that a turn runs before the loop sleeps. Cheap, may be called at any time, also inside a turn (then one
  * more turn follows). */

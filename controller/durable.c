@@ -23,6 +23,8 @@ static void on_progress(void *arg, uint64_t committed, uint64_t durable)
 
     (void)durable;
     ctl_ledger_on_progress(ctl->ledger, committed);
+    if (ctl->agent)
+        ctl->parts.agent->stored(ctl->agent, committed);
     ctl_wake(ctl);
 }
 
@@ -30,6 +32,8 @@ static void on_refused(void *arg, const struct store_refusal *r)
 {
     struct ctl *ctl = arg;
     ctl_ledger_on_refused(ctl->ledger, r);
+    if (ctl->agent)
+        ctl->parts.agent->refused(ctl->agent, r);
 }
 
 static void on_state(void *arg, enum store_state state, enum store_fault fault, const char *text)
@@ -84,10 +88,23 @@ static int on_end(void *arg, const struct store_end *e)
     return ctl_recall_end(k->r, e, k->err);
 }
 
+static int on_run(void *arg, const struct store_run *r)
+{
+    struct reading *k = arg;
+    return k->ctl->agent ? k->ctl->parts.agent->on_run(k->ctl->agent, r, k->err) : 0;
+}
+
+static int on_step(void *arg, const struct store_step *s)
+{
+    struct reading *k = arg;
+    return k->ctl->agent ? k->ctl->parts.agent->on_step(k->ctl->agent, s, k->err) : 0;
+}
+
 static int read_back(struct ctl *ctl, struct err *err)
 {
     struct reading k = {.ctl = ctl, .err = err};
-    const struct store_visitor v = {.on_request = on_request, .on_tokens = on_tokens, .on_end = on_end};
+    const struct store_visitor v = {.on_request = on_request, .on_tokens = on_tokens, .on_end = on_end,
+                                    .on_run = on_run, .on_step = on_step};
 
     int rc = store_load(ctl->store, STORE_LOAD_live, &v, &k, err);
     if (rc)
@@ -175,6 +192,15 @@ void ctl__durable_recover(struct ctl *ctl)
         struct ctl_request *r = ctl->recovered[i];
         if (r->origin == CTL_ORIGIN_api && ctl->parts.front->recover)
             ctl->parts.front->recover(ctl->front, r);
+    }
+    if (ctl->agent)
+        ctl->parts.agent->start(ctl->agent);
+    for (size_t i = 0; i < ctl->n_recovered; i++) {
+        struct ctl_request *r = ctl->recovered[i];
+        if (r->origin != CTL_ORIGIN_agent || r->events)
+            continue;
+        log_warn(ledger, "request %s was read back and belongs to no step that runs: dropped", r->id);
+        ctl_request_drop(&r);
     }
     ctl_sched_settle(ctl->sched);
     mem_free(ctl->recovered);

@@ -1,5 +1,6 @@
 /* The controller as it is served: the back with the HTTP front and the tokenizer of the model. Apart from ctl.c, so
  * that the back can be linked without the front. */
+#include "controller/agent/agent.h"
 #include "controller/api/front.h"
 #include "controller/ctl.h"
 #include "controller/ctl_internal.h"
@@ -16,7 +17,7 @@ static const struct ctl_front_ops http_front = {
 
 int ctl_open(uv_loop_t *loop, const struct ctl_config *config, struct ctl **ctl, struct err *err)
 {
-    struct ctl_parts parts = {.front = &http_front, .tok_close = tok_close};
+    struct ctl_parts parts = {.front = &http_front, .agent = &agent_ops, .tok_close = tok_close};
 
     if (!config->model_dir)
         return err_set(err, ERR_ARG, "no model directory; give --model DIR");

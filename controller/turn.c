@@ -13,7 +13,7 @@ static bool is_drained(const struct ctl *ctl, int64_t now_ms)
 {
     if (!ctl->draining || !ctl->on_drained)
         return false;
-    return ctl->parts.front->idle(ctl->front) ||
+    return (ctl->parts.front->idle(ctl->front) && (!ctl->agent || ctl->parts.agent->is_idle(ctl->agent))) ||
            (ctl->drain_ended && now_ms >= ctl->drain_until_ms + CTL_STOP_FLUSH_MS);
 }
 
@@ -28,6 +28,9 @@ static void set_timer(struct ctl *ctl, int64_t now_ms)
 {
     int64_t due = ctl_link_due_ms(ctl->link, now_ms), other = ctl_sched_due_ms(ctl->sched);
 
+    if (other < due)
+        due = other;
+    other = ctl->agent ? ctl->parts.agent->due_ms(ctl->agent) : INT64_MAX;
     if (other < due)
         due = other;
     other = ctl__retain_due_ms(ctl);
@@ -80,13 +83,18 @@ void ctl__turn(struct ctl *ctl)
      * met; with a store they are put there, and shown in the turn after the commit. */
     ctl_sched_begin(ctl->sched, now_ms);
     ctl_ledger_release(ctl->ledger);
+    if (ctl->agent)
+        ctl->parts.agent->release(ctl->agent);
     bool more = ctl_link_turn(ctl->link, now_ms);
     ctl_sched_expire(ctl->sched);
     end_drain(ctl, now_ms);
     flush_store(ctl);
 
-    /* 2. The front: what came in is submitted, output is written. Tokens go out before new work costs time. */
+    /* 2. The front: what came in is submitted, output is written. Tokens go out before new work costs time. Then the
+     * pipelines: what ended in this turn lets their next steps begin. */
     ctl->parts.front->turn(ctl->front);
+    if (ctl->agent)
+        ctl->parts.agent->turn(ctl->agent);
     ctl__retain_turn(ctl, now_ms);
     flush_store(ctl);
 

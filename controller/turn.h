@@ -41,6 +41,7 @@ struct ctl {
     struct ctl_sched *sched;
     struct ctl_link *link;
     struct ctl_front *front;
+    struct agent *agent;      /* NULL: no pipelines */
     uv_prepare_t prepare; /* the only one on the loop: it calls ctl_turn */
     uv_idle_t idle;       /* started: a turn is wanted, so the loop may not sleep */
     uv_timer_t timer;     /* wakes the loop for the next deadline, back-off or silence */

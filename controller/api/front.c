@@ -7,7 +7,7 @@
 #include "controller/api/internal.h"
 #include "controller/ledger/request.h"
 
-enum { TICK_MS_MIN = 5, TICK_MS_MAX = 1000 };
+enum { TICK_MS_MIN = 5, TICK_MS_MAX = 1000, TICK_BEHIND_MS = 20 };
 
 static void on_request(void *arg, struct http_exchange *x)
 {
@@ -31,17 +31,22 @@ static void on_tick(uv_timer_t *timer)
 {
     struct ctl_front *f = timer->data;
     api__runs_tick(f);
+    api__pipes_tick(f);
+    ctl_wake(f->ctl);
 }
 
 static void set_tick(struct ctl_front *f)
 {
-    bool want = f->n_run > 0 && !f->closing;
+    bool want = (f->n_run > 0 || f->pipes) && !f->closing;
     uint64_t ms = (uint64_t)ctl_config_of(f->ctl)->limit.keepalive_ms / 4;
 
-    if (want == f->tick_on)
+    ms = ms < TICK_MS_MIN ? TICK_MS_MIN : ms > TICK_MS_MAX ? TICK_MS_MAX : ms;
+    if (f->pipes && api__pipes_are_behind(f))
+        ms = TICK_BEHIND_MS;
+    if (want == f->tick_on && (!want || ms == f->tick_ms))
         return;
     f->tick_on = want;
-    ms = ms < TICK_MS_MIN ? TICK_MS_MIN : ms > TICK_MS_MAX ? TICK_MS_MAX : ms;
+    f->tick_ms = ms;
     if (want)
         uv_timer_start(&f->tick, on_tick, ms, ms);
     else
@@ -75,6 +80,7 @@ int ctl_front_open(struct ctl *ctl, struct ctl_front **front, struct err *err)
     f->created_s = clock_wall_ms() / 1000;
     uv_timer_init(ctl_loop(ctl), &f->tick);
     f->tick.data = f;
+    api__pipes_listen(f);
     *front = f;
     return 0;
 }
@@ -140,6 +146,7 @@ void ctl_front_close(struct ctl_front **front, void (*on_closed)(void *arg), voi
 
     *front = NULL;
     f->closing = true;
+    api__pipes_leave(f);
     f->on_closed = on_closed;
     f->closed_arg = arg;
     /* Every run is told that its client is gone, and drops its request. */

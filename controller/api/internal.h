@@ -20,6 +20,7 @@ enum {
 };
 
 struct api_gen;
+struct api_pipe;
 struct api_run;
 
 struct ctl_front {
@@ -30,6 +31,8 @@ struct ctl_front {
     bool tick_on;
     struct api_run *runs; /* exchanges, all */
     struct api_gen *gens; /* generations, all */
+    struct api_pipe *pipes; /* exchanges of /v1/runs that are not answered yet */
+    uint64_t tick_ms;
     struct api_run *inbox, *inbox_tail; /* whole requests that wait for the turn, oldest first */
     struct api_run *dirty; /* have something to write */
     int64_t n_run, n_job;          /* exchanges; jobs on the thread pool */
@@ -47,6 +50,7 @@ void api__maybe_closed(struct ctl_front *f);
 /* ---- reply.c: answers that every endpoint shares ---- */
 /* A fresh 96-bit name as 24 hex digits. */
 void api__make_id(char hex[25]);
+bool api__is_local_origin(const char *origin); /* a page of this machine */
 /* The headers of every answer: request ids, CORS. */
 void api__add_common(struct http_exchange *x, const char *request_id);
 /* The common headers are set already. */
@@ -76,5 +80,15 @@ void api__get_chat(const struct api_call *call);
 void api__runs_submit(struct ctl_front *f); /* from the turn: read, check, give to the back */
 void api__runs_write(struct ctl_front *f);  /* from the turn: what the events of this turn left to write */
 void api__runs_tick(struct ctl_front *f);   /* from the timer */
+
+/* ---- pipe.c ---- */
+void api__post_runs(const struct api_call *call);
+void api__get_runs(const struct api_call *call);
+void api__get_run(const struct api_call *call);
+void api__post_run(const struct api_call *call);
+void api__pipes_tick(struct ctl_front *f);   /* from the timer */
+bool api__pipes_are_behind(const struct ctl_front *f); /* some client has not read what there is */
+void api__pipes_listen(struct ctl_front *f); /* the agent is there */
+void api__pipes_leave(struct ctl_front *f);
 
 #endif

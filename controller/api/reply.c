@@ -23,7 +23,7 @@ void api__make_id(char hex[25])
 
 /* A page in a browser may read our answers only if it comes from this machine: there are no keys, and anything else
  * would let every web site that a user opens talk to the server on his loopback address. */
-static bool is_local_origin(const char *origin)
+bool api__is_local_origin(const char *origin)
 {
     static const char *const local[] = {"http://localhost", "https://localhost", "http://127.0.0.1",
                                         "https://127.0.0.1", "http://[::1]",     "https://[::1]"};
@@ -42,7 +42,7 @@ void api__add_common(struct http_exchange *x, const char *request_id)
 
     http_add_header(x, "x-request-id", request_id);
     http_add_header(x, "request-id", request_id);
-    if (origin && is_local_origin(origin)) {
+    if (origin && api__is_local_origin(origin)) {
         http_add_header(x, "Access-Control-Allow-Origin", origin);
         http_add_header(x, "Vary", "Origin");
         http_add_header(x, "Access-Control-Expose-Headers", "x-request-id, request-id, retry-after");

@@ -13,6 +13,10 @@ static const struct route {
 } routes[] = {
     {"POST", "/chat/completions", api__post_chat},
     {"GET", "/chat/completions/", api__get_chat},
+    {"POST", "/runs", api__post_runs},
+    {"GET", "/runs", api__get_runs},
+    {"GET", "/runs/", api__get_run},
+    {"POST", "/runs/", api__post_run},
     {"GET", "/models", api__get_models},
     {"GET", "/models/", api__get_model},
     {"GET", "/health", api__get_health},
@@ -54,16 +58,20 @@ static void decode(const char *in, char *out)
     *out = 0;
 }
 
-/* "GET, HEAD, OPTIONS": the methods of this path; "" if the path is unknown. */
+/* "GET, HEAD, POST, OPTIONS": the methods of this path; "" if the path is unknown. */
 static void methods_of(const char *path, char allow[64])
 {
     const char *rest;
 
+    size_t n = 0;
+
     allow[0] = 0;
-    for (size_t i = 0; i < N_ELEM(routes); i++) {
-        if (is_path(&routes[i], path, &rest))
-            snprintf(allow, 64, "%s, OPTIONS", strcmp(routes[i].method, "GET") == 0 ? "GET, HEAD" : routes[i].method);
-    }
+    for (size_t i = 0; i < N_ELEM(routes); i++)
+        if (is_path(&routes[i], path, &rest) && n < 48)
+            n += (size_t)snprintf(allow + n, 64 - n, "%s, ",
+                                  strcmp(routes[i].method, "GET") == 0 ? "GET, HEAD" : routes[i].method);
+    if (n)
+        snprintf(allow + n, 64 - n, "OPTIONS");
 }
 
 static void answer_options(struct http_exchange *x, const char *allow)

@@ -24,6 +24,14 @@ enum { CLI_STDIN_MAX = 1 << 29, CLI_LINE_MAX = 64 << 20, CLI_PATH_MAX = 4096 };
 #define CLI_CMD_LIST(X)                                                                            \
     X("up", cli_up_main, "controller and local workers, supervised")                               \
     X("ps", cli_ps_main, "workers and load of a running controller")                               \
+    X("run", cli_run_main, "an agent pipeline: run it and watch it")                               \
+    X("runs list", cli_runs_list_main, "runs of pipelines, newest first")                          \
+    X("runs show", cli_runs_show_main, "one run: its steps, results and usage")                    \
+    X("runs tail", cli_runs_tail_main, "watch a run to its end")                                   \
+    X("runs cancel", cli_runs_cancel_main, "end a run")                                            \
+    X("runs retry", cli_runs_retry_main, "a new run from what a failed one had finished")          \
+    X("runs fork", cli_runs_fork_main, "a new run from a step of an old one on")                   \
+    X("runs approve", cli_runs_approve_main, "let a step that waits for an approval go on")        \
     X("chat", cli_talk_main, "a conversation in the terminal")                                     \
     X("tokenize", cli_tokenize_main, "text to token ids, and back")                                \
     X("render", cli_render_main, "chat request to prompt and token ids")                           \

@@ -114,6 +114,8 @@ int client_run(struct client_call *c, struct err *err)
     }
     headers = curl_slist_append(headers, "Content-Type: application/json");
     headers = curl_slist_append(headers, "Expect:"); /* no 100-continue round trip */
+    for (const char *const *h = c->header; h && *h; h++)
+        headers = curl_slist_append(headers, *h);
     set_options(&t, url, headers, detail);
     CURLcode code = curl_easy_perform(t.curl);
     curl_easy_getinfo(t.curl, CURLINFO_RESPONSE_CODE, &c->status);

@@ -24,6 +24,7 @@ struct client_call {
     const char *path;      /* "/v1/status" */
     const char *body;      /* JSON to POST, NULL: GET */
     size_t body_len;
+    const char *const *header; /* further lines "Name: value", a NULL behind the last; NULL: none */
     long timeout_ms;       /* in all; 0: none, for streams */
     client_data_fn on_data; /* body of a 200 answer; NULL: gathered in `out` */
     void *arg;

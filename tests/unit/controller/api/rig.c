@@ -195,6 +195,12 @@ void ctl_choice_stop(struct ctl_choice *c)
     c->end = CTL_END_stop;
 }
 
+struct agent *ctl_agent(struct ctl *ctl)
+{
+    (void)ctl;
+    return NULL;
+}
+
 struct store *ctl_store(struct ctl *ctl)
 {
     (void)ctl;
@@ -210,6 +216,12 @@ const char *ctl_store_fault(struct ctl *ctl)
 void ctl_request_leave(struct ctl_request **req_p)
 {
     ctl_request_drop(req_p);
+}
+
+struct ctl_request *ctl_request_find(struct ctl *ctl, const char *id)
+{
+    (void)ctl, (void)id;
+    return NULL;
 }
 
 void ctl_request_attach(struct ctl_request *req, const struct ctl_request_events *events, void *arg)
