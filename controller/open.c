@@ -8,7 +8,9 @@ static const struct ctl_front_ops http_front = {
     .open = ctl_front_open,
     .turn = ctl_front_turn,
     .drain = ctl_front_drain,
+    .arm = ctl_front_arm,
     .port = ctl_front_port,
+    .native_endpoint = ctl_front_native_endpoint,
     .idle = ctl_front_idle,
     .close = ctl_front_close,
 };
