@@ -43,6 +43,7 @@ struct client {
     struct call *calls;
     int64_t n_call;
     int64_t heard_ms;
+    uint64_t boot;    /* of this stay: one that was given up and comes back gets another, and asks for its calls again */
     const char *gone; /* why it is to be given up; NULL: it is not */
 };
 
@@ -55,7 +56,7 @@ struct native_server {
     uv_timer_t timer;
     struct client *clients;
     int64_t n_client;
-    uint64_t boot;
+    uint64_t boot; /* of the last stay; begins at random, so that two servers differ */
     struct arena arena; /* of the message being handled */
     bool stalled;       /* something waits for ZeroMQ */
     bool reading;       /* in on_readable: clients are not freed */
@@ -261,6 +262,7 @@ static struct client *client_add(struct native_server *s, const unsigned char *r
 
     memcpy(c->route, route, n);
     c->n_route = n;
+    c->boot = ++s->boot;
     c->next = s->clients;
     if (s->clients)
         s->clients->prev = c;
@@ -360,7 +362,7 @@ static void on_message(struct native_server *s, struct client *c, const struct n
             call_drop(k);
         break;
     case NAT_ping: {
-        struct nat_msg pong = {.kind = NAT_pong, .pong = {m->ping.seq, s->boot}};
+        struct nat_msg pong = {.kind = NAT_pong, .pong = {m->ping.seq, c->boot}};
         if (send_to(s, c, &pong, &err) == ERR_BUSY)
             log_debug(native, "a pong was not sent: %s", err.text);
         break;
