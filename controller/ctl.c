@@ -285,6 +285,11 @@ const char *ctl_worker_endpoint(const struct ctl *ctl)
     return ctl->endpoint;
 }
 
+const char *ctl_native_endpoint(const struct ctl *ctl)
+{
+    return ctl->parts.front->native_endpoint ? ctl->parts.front->native_endpoint(ctl->front) : NULL;
+}
+
 /* ---- for the rooms ---- */
 
 uv_loop_t *ctl_loop(struct ctl *ctl)

@@ -43,6 +43,9 @@
     X(dispatch_max, 16, "attempts of one choice without a new token before it fails")              \
     X(retry_ms, 20, "ms of the first back-off after a worker said no; doubles, with full jitter")  \
     X(retry_ms_max, 2000, "ms of the longest back-off")                                            \
+    X(native_clients_max, 256, "native clients connected at once; one more is refused")            \
+    X(native_calls_max, 1024, "open calls of one native client; one more is refused")              \
+    X(native_lost_ms, 5000, "ms of silence after which a native client is given up")               \
     X(tok_pool_bytes, 16384, "bytes of prompt text from which tokenizing goes to the thread pool") \
     X(run_live_max, 1024, "runs of pipelines under way")                                           \
     X(run_keep_ms, 604800000, "ms after its end for which a run is kept")                          \
@@ -61,6 +64,8 @@ struct ctl_config {
     const char *http_host;      /* "127.0.0.1" */
     int http_port;              /* 0: any free one */
     const char *worker_endpoint; /* "tcp://127.0.0.1:*": where workers connect */
+    const char *native_endpoint; /* where native clients connect; NULL: nowhere */
+    const char *native_key_file; /* CURVE key of that endpoint, made if there is none; NULL: no encryption */
     enum chat_profile profile;
     const char *store;      /* path of an SQLite file or postgresql://...; NULL: nothing is kept */
     enum ctl_commit commit; /* what a client waits for, see ledger/ledger.h */
@@ -91,5 +96,6 @@ void ctl_on_fatal(struct ctl *ctl, ctl_fatal_fn fn, void *arg);
 
 int ctl_http_port(const struct ctl *ctl);               /* the port bound */
 const char *ctl_worker_endpoint(const struct ctl *ctl); /* the endpoint bound, with its port */
+const char *ctl_native_endpoint(const struct ctl *ctl); /* the same for native clients; NULL: none */
 
 #endif

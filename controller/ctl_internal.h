@@ -32,7 +32,10 @@ struct ctl_front_ops {
     /* A request of origin api was read back from the store: attach to it. NULL: never asked. */
     void (*recover)(struct ctl_front *front, struct ctl_request *req);
     void (*drain)(struct ctl_front *front); /* no new requests; health says so */
+    /* The last look at sockets of its own before the loop sleeps. NULL: it has none that need it. */
+    void (*arm)(struct ctl_front *front);
     int (*port)(const struct ctl_front *front);
+    const char *(*native_endpoint)(const struct ctl_front *front); /* NULL: there is none */
     bool (*idle)(const struct ctl_front *front); /* nothing running and nothing unsent */
     /* Drops all its requests at once; on_closed when its handles are closed and it is free. */
     void (*close)(struct ctl_front **front, void (*on_closed)(void *arg), void *arg);

@@ -113,6 +113,10 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
         {"port", FLAG_I64, &port, "P", .help = "port to serve HTTP on, 0: any free one; default 8080", .max = 65535},
         {"workers", FLAG_STR, &config->worker_endpoint, "ENDPOINT",
          .help = "where workers connect; default tcp://127.0.0.1:* (any free port)"},
+        {"native", FLAG_STR, &config->native_endpoint, "ENDPOINT",
+         .help = "where native clients (libbaton) connect, as tcp://127.0.0.1:7070; default: nowhere"},
+        {"native-key", FLAG_STR, &config->native_key_file, "FILE",
+         .help = "CURVE key of that endpoint (made if there is none); needed when other machines may connect"},
         {"profile", FLAG_STR, &profile, "NAME",
          .help = "generation of the chat encoding: auto (default: by config.json), preview or 0731"},
         {"store", FLAG_STR, &store, "PATH|URL|off",
@@ -218,8 +222,9 @@ static int start_signals(struct server *s)
 static void say_ready(const struct server *s, const struct ctl_config *config)
 {
     bool v6 = strchr(config->http_host, ':') != NULL;
-    printf("ready http://%s%s%s:%d workers %s\n", v6 ? "[" : "", config->http_host, v6 ? "]" : "",
-           ctl_http_port(s->ctl), ctl_worker_endpoint(s->ctl));
+    const char *native = ctl_native_endpoint(s->ctl);
+    printf("ready http://%s%s%s:%d workers %s%s%s\n", v6 ? "[" : "", config->http_host, v6 ? "]" : "",
+           ctl_http_port(s->ctl), ctl_worker_endpoint(s->ctl), native ? " native " : "", native ? native : "");
     fflush(stdout);
 }
 

@@ -10,7 +10,9 @@ static const struct ctl_front_ops http_front = {
     .turn = ctl_front_turn,
     .recover = ctl_front_recover,
     .drain = ctl_front_drain,
+    .arm = ctl_front_arm,
     .port = ctl_front_port,
+    .native_endpoint = ctl_front_native_endpoint,
     .idle = ctl_front_idle,
     .close = ctl_front_close,
 };

@@ -110,6 +110,8 @@ void ctl__turn(struct ctl *ctl)
     if (more)
         ctl_wake(ctl);
     set_timer(ctl, now_ms);
+    if (ctl->parts.front->arm)
+        ctl->parts.front->arm(ctl->front);
     ctl_link_arm(ctl->link);
 
     if (is_drained(ctl, now_ms)) {

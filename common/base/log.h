@@ -21,7 +21,7 @@ enum log_level {
 /* What can log: the rooms of the tree. */
 #define LOG_AREA_LIST(X)                                                                           \
     X(main) X(http) X(api) X(prompt) X(sched) X(link) X(ledger) X(store) X(stream) X(cli) X(engine) X(model) \
-    X(kv) X(up) X(agent)
+    X(kv) X(up) X(agent) X(native)
 
 enum log_area {
 #define X(name) LOG_AREA_##name,

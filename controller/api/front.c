@@ -2,10 +2,13 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/mem/mem.h"
 #include "controller/api/gen.h"
 #include "controller/api/internal.h"
 #include "controller/ledger/request.h"
+
+#include <string.h>
 
 enum { TICK_MS_MIN = 5, TICK_MS_MAX = 1000, TICK_BEHIND_MS = 20 };
 
@@ -53,6 +56,48 @@ static void set_tick(struct ctl_front *f)
         uv_timer_stop(&f->tick);
 }
 
+/* Without a key only this machine may come in: whoever reaches the port may use the model. */
+static bool is_local_endpoint(const char *endpoint)
+{
+    return strncmp(endpoint, "ipc://", 6) == 0 || strncmp(endpoint, "tcp://127.", 10) == 0 ||
+           strncmp(endpoint, "tcp://localhost:", 16) == 0 || strncmp(endpoint, "tcp://[::1]:", 12) == 0;
+}
+
+/* The door of native clients, if one is wanted. */
+static int open_native(struct ctl_front *f, struct err *err)
+{
+    const struct ctl_config *c = ctl_config_of(f->ctl);
+    const struct ctl_limits *l = &c->limit;
+    char public_key[NATIVE_KEY_CHARS], secret_key[NATIVE_KEY_CHARS];
+    struct native_opts o = {
+        .endpoint = c->native_endpoint,
+        .limit = {l->native_clients_max, l->native_calls_max, l->http_body_bytes_max, l->http_unsent_bytes_max,
+                  l->native_lost_ms},
+        .on_request = on_request,
+        .arg = f,
+    };
+
+    f->native_closed = true;
+    if (!o.endpoint)
+        return 0;
+    if (!c->native_key_file && !is_local_endpoint(o.endpoint))
+        return err_set(err, ERR_ARG, "--native %s is open to other machines: add --native-key FILE", o.endpoint);
+    if (c->native_key_file) {
+        int rc = native_key_file(c->native_key_file, public_key, secret_key, err);
+        if (rc)
+            return rc;
+        o.secret_key = secret_key;
+    }
+    int rc = native_open(ctl_loop(f->ctl), &o, &f->native, err);
+    explicit_bzero(secret_key, sizeof secret_key);
+    if (rc)
+        return rc;
+    f->native_closed = false;
+    log_info(native, "native clients: %s%s%s", native_endpoint(f->native), o.secret_key ? " public key " : "",
+             o.secret_key ? public_key : "");
+    return 0;
+}
+
 int ctl_front_open(struct ctl *ctl, struct ctl_front **front, struct err *err)
 {
     const struct ctl_config *c = ctl_config_of(ctl);
@@ -68,18 +113,23 @@ int ctl_front_open(struct ctl *ctl, struct ctl_front **front, struct err *err)
         .arg = f,
     };
 
+    f->ctl = ctl;
     int rc = http_server_open(ctl_loop(ctl), &o, &f->server, err);
     if (rc) {
         mem_free(f);
         return rc;
     }
-    f->ctl = ctl;
+    uv_timer_init(ctl_loop(ctl), &f->tick);
+    f->tick.data = f;
+    rc = open_native(f, err);
+    if (rc) {
+        ctl_front_close(&f, NULL, NULL); /* freed when its handles are closed */
+        return rc;
+    }
     f->rules = (struct chat_request_rules){ctl_tok(ctl), c->model_name, c->profile, l->n_choices_max};
     if (f->rules.n_choices_max > CTL_CHOICES_MAX)
         f->rules.n_choices_max = CTL_CHOICES_MAX;
     f->created_s = clock_wall_ms() / 1000;
-    uv_timer_init(ctl_loop(ctl), &f->tick);
-    f->tick.data = f;
     api__pipes_listen(f);
     *front = f;
     return 0;
@@ -90,6 +140,8 @@ void ctl_front_turn(struct ctl_front *f)
     api__runs_submit(f);
     api__runs_write(f);
     http_server_flush(f->server);
+    if (f->native)
+        native_flush(f->native);
     set_tick(f);
 }
 
@@ -104,6 +156,17 @@ void ctl_front_drain(struct ctl_front *f)
     ctl_wake(f->ctl);
 }
 
+void ctl_front_arm(struct ctl_front *f)
+{
+    if (f->native)
+        native_arm(f->native);
+}
+
+const char *ctl_front_native_endpoint(const struct ctl_front *f)
+{
+    return f->native ? native_endpoint(f->native) : NULL;
+}
+
 int ctl_front_port(const struct ctl_front *f)
 {
     return http_server_port(f->server);
@@ -111,12 +174,12 @@ int ctl_front_port(const struct ctl_front *f)
 
 bool ctl_front_idle(const struct ctl_front *f)
 {
-    return f->n_run == 0 && http_server_is_flushed(f->server);
+    return f->n_run == 0 && http_server_is_flushed(f->server) && (!f->native || native_is_flushed(f->native));
 }
 
 void api__maybe_closed(struct ctl_front *f)
 {
-    if (!f->closing || !f->tick_closed || !f->server_closed || f->n_run > 0 || f->n_job > 0)
+    if (!f->closing || !f->tick_closed || !f->server_closed || !f->native_closed || f->n_run > 0 || f->n_job > 0)
         return;
     api__gens_close(f);
     void (*on_closed)(void *) = f->on_closed;
@@ -140,6 +203,13 @@ static void on_server_closed(void *arg)
     api__maybe_closed(f);
 }
 
+static void on_native_closed(void *arg)
+{
+    struct ctl_front *f = arg;
+    f->native_closed = true;
+    api__maybe_closed(f);
+}
+
 void ctl_front_close(struct ctl_front **front, void (*on_closed)(void *arg), void *arg)
 {
     struct ctl_front *f = *front;
@@ -150,6 +220,8 @@ void ctl_front_close(struct ctl_front **front, void (*on_closed)(void *arg), voi
     f->on_closed = on_closed;
     f->closed_arg = arg;
     /* Every run is told that its client is gone, and drops its request. */
+    if (f->native)
+        native_close(&f->native, on_native_closed, f);
     http_server_close(&f->server, on_server_closed, f);
     uv_close((uv_handle_t *)&f->tick, on_tick_closed);
 }

@@ -1,5 +1,5 @@
-/* controller/api/front.h - the HTTP front of the controller: server, routes, running generations.
- * Owns:     the HTTP server, every exchange (struct api_run) and generation (struct api_gen), one timer.
+/* controller/api/front.h - the front of the controller: servers (HTTP, native clients), routes, running generations.
+ * Owns:     both servers, every exchange (struct api_run) and generation (struct api_gen), one timer.
  * Lifetime: ctl_front_open .. ctl_front_close(on_closed).
  * Thread:   the loop; rendering and tokenizing of large bodies on libuv's thread pool.
  * Limits:   struct ctl_limits of the controller's configuration.
@@ -27,7 +27,11 @@ void ctl_front_recover(struct ctl_front *front, struct ctl_request *req);
 /* No new generations (503); /health says so; running ones go on. */
 void ctl_front_drain(struct ctl_front *front);
 
+/* Before the loop sleeps, after every send of the turn. */
+void ctl_front_arm(struct ctl_front *front);
+
 int ctl_front_port(const struct ctl_front *front);
+const char *ctl_front_native_endpoint(const struct ctl_front *front); /* NULL: no native clients */
 
 /* Nothing runs and nothing is unsent. */
 bool ctl_front_idle(const struct ctl_front *front);

@@ -10,6 +10,7 @@
 #include "controller/api/front.h"
 #include "controller/ctl_internal.h"
 #include "controller/http/server.h"
+#include "controller/native/native.h"
 
 enum {
     API_ID_MAX = 40,             /* "chatcmpl-" and 24 hex digits */
@@ -26,6 +27,7 @@ struct api_run;
 struct ctl_front {
     struct ctl *ctl;
     struct http_server *server;
+    struct native_server *native; /* NULL: not wanted */
     struct chat_request_rules rules;
     uv_timer_t tick; /* keep-alive comments and heartbeats; runs while there are generations */
     bool tick_on;
@@ -39,7 +41,7 @@ struct ctl_front {
     int64_t n_waiting, n_detached; /* generations: without a context length; without a listener */
     int64_t created_s;
     uint64_t n_hidden; /* outputs that ended with an id that must not reach a client */
-    bool draining, closing, tick_closed, server_closed;
+    bool draining, closing, tick_closed, server_closed, native_closed;
     void (*on_closed)(void *arg);
     void *closed_arg;
 };

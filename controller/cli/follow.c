@@ -5,7 +5,6 @@
 #include "controller/cli/cli.h"
 #include "controller/cli/client.h"
 #include "controller/cli/progress.h"
-#include "controller/cli/sse_reader.h"
 
 #include <signal.h>
 #include <string.h>

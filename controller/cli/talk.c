@@ -4,10 +4,10 @@
  */
 #include "common/base/check.h"
 #include "common/text/json.h"
+#include "common/text/sse_reader.h"
 #include "controller/cli/cli.h"
 #include "controller/cli/client.h"
 #include "controller/cli/jsonl.h"
-#include "controller/cli/sse_reader.h"
 
 #include <errno.h>
 #include <signal.h>

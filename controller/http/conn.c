@@ -7,7 +7,6 @@
 #include "common/mem/mem.h"
 
 #include <string.h>
-#include <strings.h>
 
 /* ---- state ---- */
 
@@ -328,7 +327,8 @@ void http__conn_accept(struct http_server *s)
     c->n_open = 2;
     c->reader = http_reader_new();
     c->tcp.data = c->timer.data = c->write.data = c->shutdown.data = c;
-    c->x.conn = c;
+    c->x.owner = c;
+    c->x.carrier = &http__conn_carrier;
     c->next = s->conns;
     if (s->conns)
         s->conns->prev = c;
@@ -452,51 +452,4 @@ void http__conn_answered(struct http_conn *c)
     }
     conn_move(c, c->keep ? HTTP_CONN_idle : HTTP_CONN_linger);
     http__conn_mark(c);
-}
-
-/* ---- the request, as the handler sees it ---- */
-
-const char *http_method(const struct http_exchange *x)
-{
-    return x->head.method;
-}
-
-const char *http_path(const struct http_exchange *x)
-{
-    return x->head.path;
-}
-
-const char *http_query(const struct http_exchange *x)
-{
-    return x->head.query;
-}
-
-const char *http_header(const struct http_exchange *x, const char *name)
-{
-    for (int i = 0; i < x->head.n_field; i++)
-        if (strcasecmp(x->head.field[i].name, name) == 0)
-            return x->head.field[i].value;
-    return NULL;
-}
-
-const char *http_body(const struct http_exchange *x, size_t *len)
-{
-    *len = x->body.len;
-    return x->body.data ? x->body.data : "";
-}
-
-char *http_take_body(struct http_exchange *x, size_t *len)
-{
-    return buf_take(&x->body, len);
-}
-
-size_t http_unsent(const struct http_exchange *x)
-{
-    return http__conn_unsent(x->conn);
-}
-
-void http_on_gone(struct http_exchange *x, void (*on_gone)(void *arg), void *arg)
-{
-    x->on_gone = on_gone;
-    x->gone_arg = arg;
 }

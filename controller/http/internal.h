@@ -7,6 +7,7 @@
 #ifndef CONTROLLER_HTTP_INTERNAL_H
 #define CONTROLLER_HTTP_INTERNAL_H
 
+#include "controller/http/exchange.h"
 #include "controller/http/parser.h"
 #include "controller/http/server.h"
 
@@ -35,18 +36,6 @@ enum http_conn_state {
 };
 
 struct http_conn;
-
-struct http_exchange {
-    struct http_conn *conn;
-    struct http_head head;
-    struct buf body;
-    struct buf extra; /* header lines that the handler added */
-    void (*on_gone)(void *arg);
-    void *gone_arg;
-    bool begun;   /* the head of the answer is queued */
-    bool chunked; /* the answer is chunked */
-    bool no_body; /* HEAD */
-};
 
 struct http_conn {
     struct http_server *server;
@@ -105,6 +94,7 @@ void http__conn_answered(struct http_conn *c); /* the answer of the exchange is 
 size_t http__conn_unsent(const struct http_conn *c);
 
 /* ---- response.c ---- */
+extern const struct http_carrier http__conn_carrier;
 /* Queue the answer to a request that never became an exchange; the connection ends behind it. */
 void http__refuse(struct http_conn *c, int status, const char *text);
 const char *http__status_text(int status);

@@ -95,22 +95,11 @@ void http__refuse(struct http_conn *c, int status, const char *text)
     http__conn_mark(c);
 }
 
-void http_add_header(struct http_exchange *x, const char *name, const char *value)
+static void reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t len)
 {
-    ASSERT(!x->begun);
-    buf_add_str(&x->extra, name);
-    buf_add_str(&x->extra, ": ");
-    for (; *value; value++) /* a value can never start a line of its own */
-        buf_add_char(&x->extra, (unsigned char)*value < ' ' ? ' ' : *value);
-    buf_add_str(&x->extra, "\r\n");
-}
+    struct http_conn *c = x->owner;
 
-void http_reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t len)
-{
-    struct http_conn *c = x->conn;
-
-    ASSERT(c->state == HTTP_CONN_busy && !x->begun);
-    x->begun = true;
+    ASSERT(c->state == HTTP_CONN_busy);
     if (status == 204)
         add_head(c, status, NULL, -1, false, &x->extra);
     else
@@ -120,12 +109,11 @@ void http_reply(struct http_exchange *x, int status, const char *content_type, c
     http__conn_answered(c);
 }
 
-void http_stream_begin(struct http_exchange *x, int status, const char *content_type)
+static void begin(struct http_exchange *x, int status, const char *content_type)
 {
-    struct http_conn *c = x->conn;
+    struct http_conn *c = x->owner;
 
-    ASSERT(c->state == HTTP_CONN_busy && !x->begun);
-    x->begun = true;
+    ASSERT(c->state == HTTP_CONN_busy);
     x->chunked = x->head.minor >= 1;
     if (!x->chunked) /* HTTP/1.0: the end of the connection is the end of the answer */
         c->keep = false;
@@ -133,11 +121,10 @@ void http_stream_begin(struct http_exchange *x, int status, const char *content_
     http__conn_mark(c);
 }
 
-void http_stream_write(struct http_exchange *x, const void *data, size_t n)
+static void write_chunk(struct http_exchange *x, const void *data, size_t n)
 {
-    struct http_conn *c = x->conn;
+    struct http_conn *c = x->owner;
 
-    ASSERT(x->begun && n > 0);
     if (x->no_body || c->overrun)
         return;
     http__conn_mark(c);
@@ -152,16 +139,23 @@ void http_stream_write(struct http_exchange *x, const void *data, size_t n)
         buf_add_str(&c->out, "\r\n");
 }
 
-void http_stream_end(struct http_exchange *x)
+static void end(struct http_exchange *x)
 {
-    ASSERT(x->begun);
+    struct http_conn *c = x->owner;
+
     if (x->chunked && !x->no_body)
-        buf_add_str(&x->conn->out, "0\r\n\r\n");
-    http__conn_answered(x->conn);
+        buf_add_str(&c->out, "0\r\n\r\n");
+    http__conn_answered(c);
 }
 
-void http_stream_abort(struct http_exchange *x)
+static void abort_conn(struct http_exchange *x)
 {
-    x->on_gone = NULL;
-    http__conn_close(x->conn);
+    http__conn_close(x->owner);
 }
+
+static size_t unsent(const struct http_exchange *x)
+{
+    return http__conn_unsent(x->owner);
+}
+
+const struct http_carrier http__conn_carrier = {reply, begin, write_chunk, end, abort_conn, unsent};

@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/text/utf8.h"
+#include "proto/codec/pb_arena.h"
 #include "proto/wire/baton.pb-c.h"
 
 #include <inttypes.h>
@@ -460,27 +461,6 @@ static int take_body(const Baton__V1__Envelope *env, struct msg *m, struct arena
     return check_msg(m, err);
 }
 
-/* protobuf-c allocates from the arena up to a limit: a hostile message costs no more, and nothing is freed one by
- * one. */
-struct pb_arena {
-    struct arena *arena;
-    size_t left;
-};
-
-static void *pb_alloc(void *data, size_t n)
-{
-    struct pb_arena *pa = data;
-    if (n > pa->left)
-        return NULL;
-    pa->left -= n;
-    return arena_alloc(pa->arena, n);
-}
-
-static void pb_free(void *data, void *p)
-{
-    (void)data, (void)p;
-}
-
 static int bad_version(uint32_t theirs, struct err *err)
 {
     return err_set(err, ERR_VERSION,
@@ -491,7 +471,7 @@ static int bad_version(uint32_t theirs, struct err *err)
 int msg_decode(const void *data, size_t n, struct arena *arena, struct msg *m, struct err *err)
 {
     struct pb_arena pa = {.arena = arena, .left = MSG_DECODE_BYTES_MAX};
-    ProtobufCAllocator alloc = {.alloc = pb_alloc, .free = pb_free, .allocator_data = &pa};
+    ProtobufCAllocator alloc = pb_arena_allocator(&pa);
     if (n == 0)
         return err_set(err, ERR_FORMAT, "an empty message");
     if (n > MSG_BYTES_MAX)

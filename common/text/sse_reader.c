@@ -1,4 +1,4 @@
-#include "controller/cli/sse_reader.h"
+#include "common/text/sse_reader.h"
 
 #include <string.h>
 
@@ -36,6 +36,10 @@ static int end_line(struct sse_reader *s, const struct sse_reader_events *events
         buf_add(&s->data, value, value_len);
         s->has_data = true;
     }
+    if (name_len == 2 && memcmp(line, "id", 2) == 0 && !memchr(value, 0, value_len)) {
+        buf_clear(&s->id);
+        buf_add(&s->id, value, value_len);
+    }
     return 0;
 }
 
@@ -66,4 +70,5 @@ void sse_reader_release(struct sse_reader *s)
 {
     buf_release(&s->line);
     buf_release(&s->data);
+    buf_release(&s->id);
 }

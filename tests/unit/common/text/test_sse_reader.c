@@ -1,6 +1,6 @@
 /* Proves: events and comments come out the same for every way of cutting the bytes and for LF, CR and CRLF; a
  * callback's error ends the stream; an endless event meets the limit. */
-#include "controller/cli/sse_reader.h"
+#include "common/text/sse_reader.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
@@ -37,6 +37,7 @@ static void test_every_cut(void **state)
             assert_int_equal(sse_reader_feed(&s, forms[f], cut, &events, &out), 0);
             assert_int_equal(sse_reader_feed(&s, forms[f] + cut, n - cut, &events, &out), 0);
             assert_string_equal(out.data, "C(keep-alive)D({\"a\":1})D(one\n two\n)C()D([DONE])");
+            assert_string_equal(s.id.data, "7");
             sse_reader_release(&s);
             buf_release(&out);
         }

@@ -1,12 +1,12 @@
-/* controller/cli/sse_reader.h - the lines of a server-sent event stream, cut anywhere.
- * Owns:     the unfinished line and the data of the unfinished event.
+/* common/text/sse_reader.h - the lines of a server-sent event stream, cut anywhere.
+ * Owns:     the unfinished line, the data of the unfinished event, the last event id.
  * Lifetime: {0} is the start; sse_reader_release ends it.
  * Thread:   one.
  * Limits:   SSE_READER_EVENT_MAX bytes of one event.
  * Source:   WHATWG HTML, "server-sent events": lines end in LF, CR or CRLF; data lines of one event are joined by LF.
  */
-#ifndef CONTROLLER_CLI_SSE_READER_H
-#define CONTROLLER_CLI_SSE_READER_H
+#ifndef COMMON_TEXT_SSE_READER_H
+#define COMMON_TEXT_SSE_READER_H
 
 #include "common/base/err.h"
 #include "common/mem/buf.h"
@@ -25,6 +25,7 @@ struct sse_reader_events {
 
 struct sse_reader {
     struct buf line, data;
+    struct buf id; /* the last `id:` line's value: during on_data the id of that event; empty: none came yet */
     bool has_data, last_was_cr;
 };
 
