@@ -56,7 +56,7 @@ static void set_model_name(struct ctl *ctl)
     const char *from = ctl->config.model_name;
 
     if (!from) {
-        from = ctl->config.model_dir ? ctl->config.model_dir : "model";
+        from = ctl->config.model_dir ? ctl->config.model_dir : ctl->config.sim ? "mock" : "model";
         size_t end = strlen(from), begin;
         while (end > 1 && from[end - 1] == '/')
             end--;

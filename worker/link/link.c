@@ -35,6 +35,7 @@ struct wrk_link {
     struct bqueue *in, *out;
     atomic_uint_fast64_t stay;
     atomic_bool must_rejoin, own_drain, must_leave;
+    atomic_bool is_woken; /* wake_fd is readable, or is about to be */
     pthread_mutex_t mutex; /* of beat and bye */
     struct msg_heartbeat beat;
     struct msg_bye bye;
@@ -55,9 +56,12 @@ static int64_t ms_to_ns(int64_t ms)
     return ms * 1000000;
 }
 
+/* One write however many messages were queued since the thread last looked: it clears the mark before it does. */
 static void wake(struct wrk_link *l)
 {
     uint64_t one = 1;
+    if (atomic_exchange(&l->is_woken, true))
+        return;
     /* Fails only when the counter is full: then it is readable anyway. */
     ssize_t n = write(l->wake_fd, &one, sizeof one);
     (void)n;
@@ -349,6 +353,7 @@ static void wait_for_events(struct wrk_link *l)
     if (item[2].revents) {
         ssize_t got = read(l->wake_fd, &n, sizeof n);
         (void)got;
+        atomic_store(&l->is_woken, false);
     }
 }
 
@@ -534,10 +539,10 @@ uint64_t wrk_link_stay(struct wrk_link *l)
     return atomic_load(&l->stay);
 }
 
-int wrk_link_take(struct wrk_link *l, int timeout_ms, struct wrk_cmd **cmd)
+int wrk_link_take(struct wrk_link *l, int64_t timeout_ns, struct wrk_cmd **cmd)
 {
     void *item;
-    int rc = bqueue_pop(l->in, timeout_ms, &item);
+    int rc = bqueue_pop_ns(l->in, timeout_ns, &item);
     if (rc == 0)
         *cmd = item;
     return rc;

@@ -56,9 +56,9 @@ int wrk_link_start(const struct wrk_link_opts *opts, struct wrk_link **link, str
 
 uint64_t wrk_link_stay(struct wrk_link *link);
 
-/* Next command: 0 and *cmd (end it with wrk_cmd_free); ERR_TIMEOUT; ERR_STATE: the link has ended. timeout_ms < 0:
+/* Next command: 0 and *cmd (end it with wrk_cmd_free); ERR_TIMEOUT; ERR_STATE: the link has ended. timeout_ns < 0:
  * no limit. */
-int wrk_link_take(struct wrk_link *link, int timeout_ms, struct wrk_cmd **cmd);
+int wrk_link_take(struct wrk_link *link, int64_t timeout_ns, struct wrk_cmd **cmd);
 void wrk_cmd_free(struct wrk_cmd **cmd);
 
 /* Send m as part of `stay`; void if that is over. 0; ERR_TIMEOUT: the queue stayed full for out_wait_ms. */
