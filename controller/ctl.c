@@ -39,9 +39,12 @@ static void on_idle(uv_idle_t *idle)
     (void)idle;
 }
 
+/* The scheduler wants cancels sent, choices dispatched, the dead freed. */
 static void wake(void *arg)
 {
-    ctl_wake(arg);
+    struct ctl *ctl = arg;
+    if (!ctl->before_dispatch)
+        ctl_wake(ctl);
 }
 
 void ctl_wake(struct ctl *ctl)

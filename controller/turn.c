@@ -51,6 +51,7 @@ void ctl__turn(struct ctl *ctl)
     int64_t now_ms = (int64_t)uv_now(ctl->loop);
 
     /* 1. Replies in: tokens are committed, losses noticed, deadlines met; the front hears of each. */
+    ctl->before_dispatch = true;
     ctl_sched_begin(ctl->sched, now_ms);
     bool more = ctl_link_turn(ctl->link, now_ms);
     ctl_sched_expire(ctl->sched);
@@ -58,6 +59,8 @@ void ctl__turn(struct ctl *ctl)
 
     /* 2. The front: what came in is submitted, output is written. Tokens go out before new work costs time. */
     ctl->parts.front->turn(ctl->front);
+
+    ctl->before_dispatch = false;
 
     /* 3. Out to the workers: what is over first, so that its credit can be used for what begins. */
     ctl_sched_send_cancels(ctl->sched);

@@ -79,6 +79,7 @@ static int send_to(struct ctl_link *l, const unsigned char *route, size_t n_rout
         buf_release(&buf);
         return rc;
     }
+    uvzmq_used(l->bridge);
     if (zmq_send(l->router, route, n_route, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
         int e = zmq_errno();
         buf_release(&buf);
@@ -515,10 +516,15 @@ static bool read_all(struct ctl_link *l)
 {
     struct envelope e;
 
+    if (uvzmq_is_settled(l->bridge))
+        return true;
     for (int i = 0; i < LINK_RECV_MAX; i++) {
         int got = receive(l, &e);
-        if (got < 0)
+        if (got < 0) {
+            if (zmq_errno() == EAGAIN)
+                uvzmq_emptied(l->bridge);
             return true;
+        }
         if (got > 0) {
             handle(l, &e);
             zmq_msg_close(&e.body);
@@ -548,6 +554,19 @@ static void forgive_stall(struct ctl_link *l)
     }
 }
 
+static bool is_silent(const struct ctl_link *l, const struct ctl_worker *w)
+{
+    return w->state != CTL_WORKER_lost && l->now_ms - w->heard_ms > l->opts.lost_ms;
+}
+
+static bool any_is_silent(const struct ctl_link *l)
+{
+    for (const struct ctl_worker *w = l->worker; w; w = w->next)
+        if (is_silent(l, w))
+            return true;
+    return false;
+}
+
 bool ctl_link_reap(struct ctl_link *l, int64_t now_ms)
 {
     bool any = false;
@@ -571,14 +590,19 @@ bool ctl_link_turn(struct ctl_link *l, int64_t now_ms)
 
     /* Ends of connections first, messages after: what a dead worker sent before its end then counts, because a
      * connection whose end was seen here has all its messages in the socket already. */
-    ctl_monitor_read(&l->monitor, on_fd_gone, l);
+    if (any_is_silent(l)) { /* what arrived since the loop looked speaks for it */
+        uvzmq_used(l->bridge);
+        uvzmq_used(l->monitor_bridge);
+    }
+    if (!uvzmq_is_settled(l->monitor_bridge) && ctl_monitor_read(&l->monitor, on_fd_gone, l))
+        uvzmq_emptied(l->monitor_bridge);
     bool empty = read_all(l);
     if (empty)
         l->drained_ms = now_ms;
     /* Silence may only be judged when nothing waits unread; but not never, when there is always something. */
     if (empty || now_ms - l->drained_ms > l->opts.lost_ms) {
         for (struct ctl_worker *w = l->worker; w; w = w->next)
-            if (now_ms - w->heard_ms > l->opts.lost_ms)
+            if (is_silent(l, w))
                 mark_gone(w, "it was silent for too long");
         ctl_link_reap(l, now_ms);
     }
@@ -676,12 +700,6 @@ static int set_options(struct ctl_link *l, struct err *err)
     return 0;
 }
 
-/* The turn reads; being woken is all that is needed here. */
-static void on_readable(void *arg, int max)
-{
-    (void)arg, (void)max;
-}
-
 static void release(struct ctl_link *l)
 {
     ctl_monitor_close(&l->monitor);
@@ -755,12 +773,12 @@ int ctl_link_open(uv_loop_t *loop, const struct ctl_link_opts *opts, struct ctl_
     l->opts = *opts;
     int rc = open_socket(l, err);
     if (!rc)
-        rc = uvzmq_open(loop, l->monitor.pair, LINK_RECV_MAX, on_readable, l, &l->monitor_bridge, err);
+        rc = uvzmq_open(loop, l->monitor.pair, LINK_RECV_MAX, NULL, l, &l->monitor_bridge, err);
     if (rc) {
         release(l);
         return rc;
     }
-    rc = uvzmq_open(loop, l->router, LINK_RECV_MAX, on_readable, l, &l->bridge, err);
+    rc = uvzmq_open(loop, l->router, LINK_RECV_MAX, NULL, l, &l->bridge, err);
     if (rc) {
         ctl_link_close(&l, NULL, NULL);
         return rc;
