@@ -24,6 +24,7 @@ struct wrk_serve {
     uint64_t stay; /* of the sequences in the scheduler */
     atomic_bool must_drain, must_stop;
     bool has_link_ended; /* the engine thread saw it */
+    bool is_over;        /* without an engine thread: its part has ended */
     struct err broken;   /* why the engine thread ended by itself */
 };
 
@@ -80,7 +81,7 @@ static int64_t idle_ns(struct wrk_serve *v)
 static int obey_all(struct wrk_serve *v, struct err *err)
 {
     struct wrk_cmd *cmd = NULL;
-    int rc = wrk_link_take(v->link, idle_ns(v), &cmd);
+    int rc = wrk_link_take(v->link, v->ops->is_light ? 0 : idle_ns(v), &cmd);
     while (rc == 0) {
         follow_stay(v);
         rc = obey(v, cmd, err);
@@ -112,28 +113,54 @@ static int turn(struct wrk_serve *v, struct err *err)
     return rc;
 }
 
+/* One turn and what its errors mean; false: there is no more to do. */
+static bool run_turn(struct wrk_serve *v)
+{
+    struct err err = {0};
+    int rc = turn(v, &err);
+    if (rc >= 0)
+        return true;
+    if (rc == ERR_TIMEOUT) {
+        log_error(sched, "%s: the stay is given up", err.text);
+        v->ops->drop(v->machine);
+        wrk_link_rejoin(v->link);
+        v->stay = UINT64_MAX; /* none: the next look at the link takes its number */
+        return true;
+    }
+    if (!v->has_link_ended)
+        v->broken = err;
+    return false;
+}
+
+static void leave(struct wrk_serve *v)
+{
+    v->ops->drop(v->machine);
+    wrk_link_leave(v->link, v->broken.code ? v->broken.text : "this worker was asked to end");
+}
+
 static void *engine_thread(void *arg)
 {
     struct wrk_serve *v = arg;
-    struct err err = {0};
-    while (!is_finished(v)) {
-        int rc = turn(v, &err);
-        if (rc >= 0)
-            continue;
-        if (rc == ERR_TIMEOUT) {
-            log_error(sched, "%s: the stay is given up", err.text);
-            v->ops->drop(v->machine);
-            wrk_link_rejoin(v->link);
-            v->stay = UINT64_MAX; /* none: the next look at the link takes its number */
-            continue;
-        }
-        if (!v->has_link_ended)
-            v->broken = err;
-        break;
-    }
-    v->ops->drop(v->machine);
-    wrk_link_leave(v->link, v->broken.code ? v->broken.text : "this worker was asked to end");
+    while (!is_finished(v) && run_turn(v))
+        ;
+    leave(v);
     return NULL;
+}
+
+/* The same for a light machine, on the link's thread. */
+static int64_t on_link_turn(void *arg)
+{
+    struct wrk_serve *v = arg;
+    if (v->is_over)
+        return INT64_MAX;
+    if (wrk_link_n_out(v->link) > WRK_SERVE_OUT_MAX / 2)
+        return INT64_MAX; /* once ZeroMQ takes messages again there is a next round */
+    if (is_finished(v) || !run_turn(v)) {
+        leave(v);
+        v->is_over = true;
+        return INT64_MAX;
+    }
+    return v->ops->due_ns(v->machine);
 }
 
 static int fill_hello(const struct wrk_serve_opts *o, struct msg_hello *h, struct err *err)
@@ -179,9 +206,14 @@ int wrk_serve_start(const struct wrk_serve_opts *opts, struct wrk_serve **serve,
     int rc = fill_hello(opts, &lo.hello, err);
     if (!rc)
         rc = v->ops->open(opts->from, opts->n_seq_max, emit, v, &v->machine, err);
+    if (opts->machine->is_light) {
+        lo.turn = on_link_turn;
+        lo.turn_arg = v;
+        v->is_joined = true;
+    }
     if (!rc)
         rc = wrk_link_start(&lo, &v->link, err);
-    if (!rc) {
+    if (!rc && !opts->machine->is_light) {
         int e = pthread_create(&v->thread, NULL, engine_thread, v);
         if (e) {
             rc = err_set(err, ERR_IO, "no engine thread: %s", strerror(e));

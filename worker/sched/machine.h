@@ -1,7 +1,7 @@
 /* worker/sched/machine.h - what the engine thread of a worker drives: the scheduler over an engine, or the simulator.
  * Owns:     nothing; a table of calls.
  * Lifetime: open .. destroy.
- * Thread:   the engine thread; info and open: main, before that thread starts.
+ * Thread:   the engine thread, or the link's (is_light); info and open: main, before that thread starts.
  * Limits:   those of the implementation: worker/sched/sched.h, worker/sim/sim.h.
  */
 #ifndef WORKER_SCHED_MACHINE_H
@@ -10,6 +10,7 @@
 #include "common/base/err.h"
 #include "proto/codec/msg.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Takes tokens, finished and failed messages; m is lent for the call. An error stops the step and is handed on. */
@@ -24,6 +25,7 @@ struct wrk_machine_info {
 };
 
 struct wrk_machine_ops {
+    bool is_light; /* a step takes microseconds: the link's thread runs it, there is no engine thread */
     void (*info)(void *from, struct wrk_machine_info *info);
     /* `from` is the caller's and outlives the machine: struct eng, or struct wrk_sim_opts. */
     int (*open)(void *from, int n_seq_max, wrk_emit_fn emit, void *arg, void **machine, struct err *err);

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BLOCK_TOK = 128, BUCKETS = 1024, LOG_BYTES = 1 << 16 };
+enum { BLOCK_TOK = 128, BUCKETS = 1024, LOG_BYTES = 1 << 16, STEP_MAX = 1024 };
 
 static const char numerics[] = "sim/1";
 
@@ -423,13 +423,15 @@ static int advance(struct sim *s, struct seq *q, int64_t now_ns, struct err *err
 static int sim_step(void *machine, int64_t now_ns, struct err *err)
 {
     struct sim *s = machine;
-    int n_row = 0, max = s->n, rc = 0;
+    int n_row = 0, max = s->n < STEP_MAX ? s->n : STEP_MAX, rc = 0;
 
     /* At most one token a sequence, so that commands are looked at between the tokens of a flood. */
     while (rc == 0 && n_row < max && s->n > 0 && s->heap[0]->due_ns <= now_ns) {
         rc = advance(s, s->heap[0], now_ns, err);
         n_row++;
     }
+    if (s->log && s->n == 0)
+        fflush(s->log);
     if (n_row)
         s->step_us = (clock_mono_ns() - now_ns) / 1000;
     return rc ? rc : n_row;
@@ -460,6 +462,7 @@ static void sim_beat(const void *machine, struct msg_heartbeat *beat)
 }
 
 const struct wrk_machine_ops wrk_sim_machine = {
+    .is_light = true,
     .info = sim_info,
     .open = sim_open,
     .destroy = sim_destroy,
