@@ -14,6 +14,7 @@
 #include <zmq.h>
 
 enum {
+    COPY_BYTES_MAX = 8192,  /* of an encoded message; a longer one is handed over instead */
     FENCE_SLOTS = 256,      /* peers whose last refusal is remembered; a collision only delays a refusal */
     LINK_BACKLOG = 1024,
     LINK_KEEPALIVE_IDLE_S = 10, /* a machine that vanished without a FIN: its connection ends after about 20 s */
@@ -41,6 +42,7 @@ struct ctl_link {
     int64_t context_max_last;
     char model_of[MSG_NAME_MAX]; /* the worker that set fingerprint and model_n_vocab */
     struct arena arena;          /* of the message being handled */
+    struct buf bytes;            /* scratch: the message being sent */
     struct fence fence[FENCE_SLOTS];
     int64_t turn_ms;    /* of the last turn; 0: none yet */
     int64_t drained_ms; /* when the socket was last seen empty */
@@ -66,29 +68,36 @@ static void free_body(void *data, void *hint)
     mem_free(data);
 }
 
+/* The encoded message as a ZeroMQ one: a small one is copied, which costs one allocation instead of three. */
+static void make_body(zmq_msg_t *body, struct buf *bytes)
+{
+    size_t len = bytes->len;
+    if (len > COPY_BYTES_MAX || zmq_msg_init_size(body, len) != 0) {
+        char *data = buf_take(bytes, &len);
+        zmq_msg_init_data(body, data, len, free_body, NULL);
+        return;
+    }
+    memcpy(zmq_msg_data(body), bytes->data, len);
+}
+
 /* Send to a peer without waiting. ERR_BUSY (its queue is full), ERR_NET (no such peer), ERR_RANGE (not encodable). */
 static int send_to(struct ctl_link *l, const unsigned char *route, size_t n_route, const struct msg *m,
                    struct err *err)
 {
-    struct buf buf = {0};
     zmq_msg_t body;
-    size_t len;
 
-    int rc = msg_encode(m, &buf, err);
-    if (rc) {
-        buf_release(&buf);
+    buf_clear(&l->bytes);
+    int rc = msg_encode(m, &l->bytes, err);
+    if (rc)
         return rc;
-    }
     uvzmq_used(l->bridge);
     if (zmq_send(l->router, route, n_route, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
         int e = zmq_errno();
-        buf_release(&buf);
         if (e == EAGAIN)
             return err_set(err, ERR_BUSY, "its queue of %d messages is full", LINK_SEND_QUEUE_MAX);
         return err_set(err, ERR_NET, "cannot send: %s", zmq_strerror(e));
     }
-    char *data = buf_take(&buf, &len);
-    zmq_msg_init_data(&body, data, len, free_body, NULL);
+    make_body(&body, &l->bytes);
     if (zmq_msg_send(&body, l->router, ZMQ_DONTWAIT) < 0) {
         /* After the first frame was taken ZeroMQ takes the rest or drops it with its connection. */
         int e = zmq_errno();
@@ -713,6 +722,7 @@ static void release(struct ctl_link *l)
         l->worker = next;
     }
     arena_release(&l->arena);
+    buf_release(&l->bytes);
     mem_free(l);
 }
 
