@@ -181,6 +181,13 @@ static int emit_id(struct sim *s, struct seq *q, int32_t id, struct err *err)
     return s->emit(s->arg, &m, err);
 }
 
+/* Whoever reads the log while the worker is idle finds all of it. */
+static void flush_log(struct sim *s)
+{
+    if (s->log && s->n == 0)
+        fflush(s->log);
+}
+
 /* ---- options in the prompt ---- */
 
 /* The last [[...]] of the prompt as ",key=value,key=value,", or "". Text of clients: nothing in it is trusted. */
@@ -381,8 +388,15 @@ static int sim_add(void *machine, const struct msg_generate *g, int64_t now_ns, 
 
 static int sim_cancel(void *machine, const char *request, uint32_t attempt, struct err *err)
 {
-    struct seq *q = seq_find(machine, request, attempt);
-    return q ? seq_fail(machine, q, MSG_FAIL_canceled, "canceled", err) : 0;
+    struct sim *s = machine;
+    struct seq *q = seq_find(s, request, attempt);
+    if (!q)
+        return 0;
+    if (s->log)
+        fprintf(s->log, "%" PRId64 " -1 %" PRId64 "\n", q->id, clock_mono_ns() / 1000);
+    int rc = seq_fail(s, q, MSG_FAIL_canceled, "canceled", err);
+    flush_log(s);
+    return rc;
 }
 
 /* The next id of q is due. */
@@ -430,8 +444,7 @@ static int sim_step(void *machine, int64_t now_ns, struct err *err)
         rc = advance(s, s->heap[0], now_ns, err);
         n_row++;
     }
-    if (s->log && s->n == 0)
-        fflush(s->log);
+    flush_log(s);
     if (n_row)
         s->step_us = (clock_mono_ns() - now_ns) / 1000;
     return rc ? rc : n_row;

@@ -29,7 +29,8 @@ struct wrk_sim_opts {
     int64_t n_tok;           /* tokens of output where the prompt names none; at least 1 */
     int64_t ttft_us, itl_us;
     int64_t kv_tokens, context_max;
-    const char *log_path;    /* "id index us" of every token handed to the link (CLOCK_MONOTONIC); NULL: none */
+    const char *log_path;    /* "id index us" of every token handed to the link (CLOCK_MONOTONIC), index -1: it
+                              was canceled; NULL: none */
 };
 
 /* from: struct wrk_sim_opts. open: ERR_IO when the log cannot be written. */
