@@ -24,6 +24,7 @@ enum { CLI_STDIN_MAX = 1 << 29, CLI_LINE_MAX = 64 << 20, CLI_PATH_MAX = 4096 };
 #define CLI_CMD_LIST(X)                                                                            \
     X("up", cli_up_main, "controller and local workers, supervised")                               \
     X("ps", cli_ps_main, "workers and load of a running controller")                               \
+    X("bench serve", cli_bench_serve_main, "latency, throughput and stream correctness of an endpoint") \
     X("chat", cli_talk_main, "a conversation in the terminal")                                     \
     X("tokenize", cli_tokenize_main, "text to token ids, and back")                                \
     X("render", cli_render_main, "chat request to prompt and token ids")                           \

@@ -111,5 +111,32 @@ def faults():
     return "cut, protocol, death: all streams whole"
 
 
+def bench_serve():
+    """`baton bench serve` finds what is right and what is wrong with an endpoint."""
+    def bench(url, *args):
+        r = subprocess.run([binary("baton"), "bench", "serve", "--url", url, "--json", *args], capture_output=True,
+                           text=True, timeout=100)
+        return r.returncode, json.loads(r.stdout) if r.stdout else r.stderr
+
+    with Service(1, **SIM) as s:
+        for stream in ([], ["--stream"]):
+            code, d = bench(s.url, "--concurrency", "8", "--requests", "64", "--max-tokens", "16", "--numbers", *stream)
+            check(code == 0 and d["whole"] == 64, f"not all whole: {d}")
+            check(d["tokens"] == 64 * 16, f"tokens: {d}")
+            check(d["latency_us"]["n"] == 64 and (d["ttft_us"] is not None) == bool(stream), f"figures: {d}")
+        code, d = bench(s.url, "--requests", "4", "--stream", "--model", "other")
+        check(code == 1 and d["refused"] == 4 and "404" in d["first_error"], f"refused: {d}")
+        code, d = bench(s.url, "--requests", "4", "--stream", "--numbers", "--max-tokens", "8", "--prompt",
+                        "[[n=4]] fewer than asked for are still whole")
+        check(code == 0 and d["tokens"] == 16, f"short ones: {d}")
+        s.check_clean()
+    with Service(0, **{**SIM, "controller_args": [*SIM["controller_args"], "--limit", "request_ms=300"]}) as s:
+        code, d = bench(s.url, "--requests", "2", "--stream")
+        check(code == 1 and d["whole"] == 0 and d["refused"] + d["error"] == 2, f"no worker: {d}")
+    code, text = bench("http://127.0.0.1:9", "--requests", "1")
+    check(code == 1 and "nothing answers" in text, f"nobody there: {text}")
+    return "speed, correctness, refusals"
+
+
 if __name__ == "__main__":
-    main(kill_256, freeze, all_gone, client_leaves, faults)
+    main(kill_256, freeze, all_gone, client_leaves, faults, bench_serve)
