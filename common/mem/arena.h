@@ -17,7 +17,7 @@ struct arena {
 };
 
 void arena_init(struct arena *a);
-/* The first n bytes come from mem (16-byte aligned, yours, longer-lived than the arena's use): for work that hardly ever
+/* The first n bytes come from mem (16-byte aligned, yours, it outlives the arena's use): for work that hardly ever
  * needs more. */
 void arena_init_in(struct arena *a, void *mem, size_t n);
 void arena_release(struct arena *a);

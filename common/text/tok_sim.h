@@ -1,4 +1,4 @@
-/* common/text/tok_sim.h - the vocabulary of `--engine sim`: a tokenizer in which the number i and a blank are one token.
+/* common/text/tok_sim.h - the vocabulary of `--engine sim`: a number and a blank are one token.
  * Owns:     nothing; the tok it makes is an ordinary one (tok_close).
  * Thread:   any.
  * Limits:   TOK_SIM_NUMBERS numbers have a token of their own, larger ones are spelt in bytes.

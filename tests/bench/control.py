@@ -594,12 +594,13 @@ def run_faults(stands, a, results):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--stands", default="baton,baton-store,nginx,haproxy,vllm-router", help="comma list of these")
-    ap.add_argument("--loads", default=",".join(n for n in LOADS if n != "big"), help="comma list of " + ",".join(LOADS))
+    ap.add_argument("--loads", default=",".join(n for n in LOADS if n != "big"),
+                    help="comma list of " + ",".join(LOADS))
     ap.add_argument("--faults", default=",".join(FAULTS), help="comma list of " + ",".join(FAULTS) + ", or none")
     ap.add_argument("--rounds", type=int, default=3, help="of each load; the table has the median")
     ap.add_argument("--fault-rounds", type=int, default=1)
     ap.add_argument("--quick", action="store_true", help="below a minute: one round, no vllm-router, short faults")
-    ap.add_argument("--rr", action="store_true", help="run all under SCHED_RR (root): keeps other work out of the figures")
+    ap.add_argument("--rr", action="store_true", help="all under SCHED_RR (root): keeps other work out of the figures")
     ap.add_argument("--venvs", type=pathlib.Path, default=BIN.parent / "bench-venvs", help="private environments")
     ap.add_argument("--out", type=pathlib.Path, default=BIN.parent / "bench" / "control.jsonl", help="JSON lines")
     a = ap.parse_args()

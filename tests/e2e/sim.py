@@ -1,7 +1,7 @@
 """Faults with workers that have no model (`--engine sim`): many streams, known tokens, real processes.
 
-The checking load client (tests/bench/load_client.c) sees every token of every stream: none lost, none twice, none out of
-place, whatever was killed or stopped in between; and the pauses stay within generous bounds.
+The checking load client (tests/bench/load_client.c) sees every token of every stream: none lost, none twice, none out
+of place, whatever was killed or stopped in between; and the pauses stay within generous bounds.
 """
 import json
 import signal
