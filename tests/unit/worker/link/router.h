@@ -29,11 +29,14 @@ struct router {
 static inline void router_open(struct router *r, const char *at)
 {
     size_t n = sizeof r->endpoint;
-    int one = 1, rc = -1;
+    int one = 1, few = 8, narrow = 65536, rc = -1;
     memset(r, 0, sizeof *r);
     r->ctx = zmq_ctx_new();
     r->socket = zmq_socket(r->ctx, ZMQ_ROUTER);
     zmq_setsockopt(r->socket, ZMQ_ROUTER_MANDATORY, &one, sizeof one);
+    /* A controller that does not read must be felt after few messages, or a test of it moves a gigabyte. */
+    zmq_setsockopt(r->socket, ZMQ_RCVHWM, &few, sizeof few);
+    zmq_setsockopt(r->socket, ZMQ_RCVBUF, &narrow, sizeof narrow);
     for (int i = 0; i < 200 && rc != 0; i++) { /* an old socket may still be closing */
         rc = zmq_bind(r->socket, at);
         if (rc != 0)

@@ -135,16 +135,16 @@ static void test_commands_at_the_limit(void **state)
 /* A controller that reads nothing: the queue fills, the engine waits its time and is told. */
 static void test_output_at_the_limit(void **state)
 {
-    static struct msg_token token[MSG_BATCH_TOKENS_MAX];
-    struct msg m = {.kind = MSG_tokens,
-                    .tokens = {.epoch = 5, .request = "r", .n = MSG_BATCH_TOKENS_MAX, .token = token}};
+    enum { N_TOK = 64 }; /* some 10 kB a message: the queues must fill before the silent controller is given up */
+    static struct msg_token token[N_TOK];
+    struct msg m = {.kind = MSG_tokens, .tokens = {.epoch = 5, .request = "r", .n = N_TOK, .token = token}};
     struct router r;
     struct err err = {0};
     int rc = 0, n = 0;
     (void)state;
     struct wrk_link *l = join(&r);
     uint64_t stay = wrk_link_stay(l);
-    for (int i = 0; i < MSG_BATCH_TOKENS_MAX; i++)
+    for (int i = 0; i < N_TOK; i++)
         token[i].n_top = 20;
     for (; rc == 0 && n < 3000; n++)
         rc = wrk_link_give(l, stay, &m, &err);
