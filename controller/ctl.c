@@ -5,6 +5,7 @@
 #include "common/mem/mem.h"
 #include "common/text/json.h"
 #include "controller/ctl_internal.h"
+#include "controller/durable.h"
 #include "controller/turn.h"
 
 #include <inttypes.h>
@@ -18,6 +19,7 @@ void ctl_config_init(struct ctl_config *config)
         .http_host = "127.0.0.1",
         .worker_endpoint = "tcp://127.0.0.1:*",
         .profile = CHAT_PREVIEW,
+        .commit = CTL_COMMIT_token,
         .limit =
             {
 #define X(name, value, text) .name = value,
@@ -79,6 +81,7 @@ static int open_back(struct ctl *ctl, struct err *err)
     struct ctl_sched_opts sched_opts = {
         .limit = limit,
         .counts = &ctl->counts,
+        .ledger = ctl->ledger,
         .wake = wake,
         .arg = ctl,
         .seed = uv_hrtime() ^ (uint64_t)getpid() << 32,
@@ -91,6 +94,7 @@ static int open_back(struct ctl *ctl, struct err *err)
         .heartbeat_ms = limit->heartbeat_ms,
         .lost_ms = limit->lost_ms,
         .n_vocab = ctl->parts.n_vocab,
+        .epoch_base = ctl->epoch_base,
         .events = &ctl_sched_link_events,
         .arg = ctl->sched,
         .counts = &ctl->counts,
@@ -121,6 +125,7 @@ static void release(struct ctl *ctl)
     void *arg = ctl->closed_arg;
 
     ctl_sched_destroy(&ctl->sched);
+    ctl__durable_release(ctl);
     if (ctl->parts.tok)
         ctl->parts.tok_close(&ctl->parts.tok);
     mem_free(ctl);
@@ -135,12 +140,17 @@ static void on_handle_closed(uv_handle_t *handle)
         release(ctl);
 }
 
-static void on_link_closed(void *arg)
+static void on_store_closed(void *arg)
 {
     struct ctl *ctl = arg;
     uv_close((uv_handle_t *)&ctl->prepare, on_handle_closed);
     uv_close((uv_handle_t *)&ctl->idle, on_handle_closed);
     uv_close((uv_handle_t *)&ctl->timer, on_handle_closed);
+}
+
+static void on_link_closed(void *arg)
+{
+    ctl__durable_close(arg, on_store_closed);
 }
 
 /* The front is gone and with it all its requests: nobody listens for workers' replies any more. */
@@ -179,6 +189,9 @@ static int check_limits(const struct ctl_limits *limit, struct err *err)
                        limit->lost_ms, limit->heartbeat_ms, MSG_INTERVAL_MS_MAX);
     if (limit->deaths_max < 1 || limit->dispatch_max < 1 || limit->retry_ms < 1 || limit->workers_max < 1)
         return err_set(err, ERR_ARG, "limits deaths_max, dispatch_max, retry_ms and workers_max must be at least 1");
+    if (limit->prune_ms < 1 || limit->prune_max < 1 || limit->prune_max > STORE_QUERY_LIMIT_MAX)
+        return err_set(err, ERR_ARG, "limits prune_ms and prune_max must be at least 1, prune_max at most %d",
+                       STORE_QUERY_LIMIT_MAX);
     return 0;
 }
 
@@ -196,14 +209,19 @@ int ctl_open_with(uv_loop_t *loop, const struct ctl_config *config, const struct
     ctl->start_ms = (int64_t)uv_now(loop);
     set_model_name(ctl);
     open_handles(ctl);
-    rc = open_back(ctl, err);
+    rc = ctl__durable_open(ctl, err);
     if (!rc)
+        rc = open_back(ctl, err);
+    if (!rc) {
+        ctl__durable_restore(ctl);
         rc = parts->front->open(ctl, &ctl->front, err);
+    }
     if (rc) {
         ctl->parts.tok = NULL; /* it stays the caller's */
         close_from(ctl);
         return rc;
     }
+    ctl__durable_recover(ctl);
     uv_prepare_start(&ctl->prepare, on_prepare);
     ctl_wake(ctl);
     *ctl_p = ctl;
@@ -236,6 +254,12 @@ void ctl_drain(struct ctl *ctl, ctl_closed_fn on_drained, void *arg)
              ctl_sched_n_running(ctl->sched), ctl_sched_n_queued(ctl->sched), ctl->config.limit.stop_ms);
     ctl->parts.front->drain(ctl->front);
     ctl_wake(ctl);
+}
+
+void ctl_on_fatal(struct ctl *ctl, ctl_fatal_fn fn, void *arg)
+{
+    ctl->on_fatal = fn;
+    ctl->fatal_arg = arg;
 }
 
 int ctl_http_port(const struct ctl *ctl)
@@ -272,7 +296,7 @@ bool ctl_is_draining(struct ctl *ctl)
 
 bool ctl_is_ready(struct ctl *ctl)
 {
-    return !ctl_is_draining(ctl) && ctl->link && ctl_link_n_ready(ctl->link) > 0;
+    return !ctl_is_draining(ctl) && ctl->link && ctl_link_n_ready(ctl->link) > 0 && !ctl_store_fault(ctl);
 }
 
 int64_t ctl_context_max(struct ctl *ctl)
@@ -303,6 +327,30 @@ int ctl_request_submit(struct ctl *ctl, struct ctl_request **req_p, struct err *
 void ctl_choice_finish(struct ctl_choice *c, enum ctl_end end)
 {
     ctl_sched_finish(c->req->ctl->sched, c, end);
+}
+
+void ctl_choice_stop(struct ctl_choice *c)
+{
+    ctl_sched_stop(c->req->ctl->sched, c);
+}
+
+void ctl_request_leave(struct ctl_request **req_p)
+{
+    if (*req_p)
+        ctl_sched_leave((*req_p)->ctl->sched, req_p);
+}
+
+struct ctl_request *ctl_request_find(struct ctl *ctl, const char *id)
+{
+    return ctl_sched_find(ctl->sched, id);
+}
+
+void ctl_request_attach(struct ctl_request *req, const struct ctl_request_events *events, void *arg)
+{
+    ASSERT(!req->events && req->recovered);
+    req->events = events;
+    req->arg = arg;
+    ctl_ledger_attach(req->ctl->ledger, req);
 }
 
 void ctl_request_drop(struct ctl_request **req_p)
@@ -362,7 +410,9 @@ void ctl_status_json(struct ctl *ctl, struct buf *out)
         add_worker(out, w, now_ms);
         comma = ",";
     }
-    buf_addf(out, "],\"streams\":{\"running\":%" PRId64 ",\"queued\":%" PRId64 "},\"counters\":{",
+    buf_add_str(out, "],");
+    ctl__durable_status(ctl, out);
+    buf_addf(out, ",\"streams\":{\"running\":%" PRId64 ",\"queued\":%" PRId64 "},\"counters\":{",
              ctl_sched_n_running(ctl->sched), ctl_sched_n_queued(ctl->sched));
     comma = "";
 #define X(name)                                                                                    \

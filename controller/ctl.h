@@ -9,6 +9,7 @@
 
 #include "common/base/err.h"
 #include "common/text/tok.h"
+#include "controller/ledger/ledger.h"
 #include "controller/prompt/chat.h"
 
 #include <stdbool.h>
@@ -23,6 +24,12 @@
     X(http_header_ms, 10000, "ms from the first byte of a request to the end of its headers")      \
     X(http_body_ms, 60000, "ms from the end of the headers to the end of the body")                \
     X(http_idle_ms, 120000, "ms a connection may stay idle between requests")                      \
+    X(reader_ms, 60000, "ms for which a client may not read from its stream; then it is cut off and can come back") \
+    X(detached_max, 4096, "generations that go on without a client; more are canceled when their client leaves") \
+    X(idempotency_ms, 86400000, "ms for which an ended request is kept: for its Idempotency-Key, and to be read back") \
+    X(kept_max, 100000, "requests in the store; of more, the oldest ended ones go before their time") \
+    X(prune_ms, 10000, "ms between two looks for ended requests that are old") \
+    X(prune_max, 256, "ended requests that go in one transaction")                                 \
     X(http_unsent_bytes_max, 4194304, "unsent bytes of one connection; a slower reader is cut off") \
     X(keepalive_ms, 5000, "ms without output after which a stream gets a comment line")            \
     X(queue_max, 1024, "choices waiting for a worker; more are refused with 429")                  \
@@ -53,12 +60,19 @@ struct ctl_config {
     int http_port;              /* 0: any free one */
     const char *worker_endpoint; /* "tcp://127.0.0.1:*": where workers connect */
     enum chat_profile profile;
+    const char *store;      /* path of an SQLite file or postgresql://...; NULL: nothing is kept */
+    enum ctl_commit commit; /* what a client waits for, see ledger/ledger.h */
+    bool standby;           /* the store is another controller's: wait until it is not */
     struct ctl_limits limit;
 };
 
 struct ctl;
 
 typedef void (*ctl_closed_fn)(void *arg);
+
+/* This process may not go on: text says why (the store was lost to another controller). Called once, from the turn;
+ * nothing was or will be sent. */
+typedef void (*ctl_fatal_fn)(void *arg, const char *text);
 
 void ctl_config_init(struct ctl_config *config); /* all defaults */
 
@@ -70,6 +84,8 @@ void ctl_close(struct ctl **ctl, ctl_closed_fn on_closed, void *arg);
 
 /* Graceful: /health answers 503, no new requests, running ones end or reach stop_ms, then on_drained(arg). */
 void ctl_drain(struct ctl *ctl, ctl_closed_fn on_drained, void *arg);
+
+void ctl_on_fatal(struct ctl *ctl, ctl_fatal_fn fn, void *arg);
 
 int ctl_http_port(const struct ctl *ctl);               /* the port bound */
 const char *ctl_worker_endpoint(const struct ctl *ctl); /* the endpoint bound, with its port */

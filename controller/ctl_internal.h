@@ -17,12 +17,16 @@
 #include <uv.h>
 
 struct ctl_front;
+struct ctl_request;
+struct store;
 
 /* Same meaning as the functions ctl_front_* of controller/api/front.h. */
 struct ctl_front_ops {
     int (*open)(struct ctl *ctl, struct ctl_front **front, struct err *err);
     /* Once per turn, after replies and their events, before dispatch: take marked requests, submit, flush output. */
     void (*turn)(struct ctl_front *front);
+    /* A request of origin api was read back from the store: attach to it. NULL: never asked. */
+    void (*recover)(struct ctl_front *front, struct ctl_request *req);
     void (*drain)(struct ctl_front *front); /* no new requests; health says so */
     int (*port)(const struct ctl_front *front);
     bool (*idle)(const struct ctl_front *front); /* nothing running and nothing unsent */
@@ -52,6 +56,11 @@ void ctl_wake(struct ctl *ctl);
 
 bool ctl_is_ready(struct ctl *ctl); /* at least one ready worker, and not draining */
 bool ctl_is_draining(struct ctl *ctl);
+
+/* The store, for rooms that keep something themselves; NULL: none. Records put in one turn are one transaction. */
+struct store *ctl_store(struct ctl *ctl);
+/* Why the store cannot commit: the name of the fault; NULL: it can, or there is none. */
+const char *ctl_store_fault(struct ctl *ctl);
 
 /* The longest context of any worker now; with none connected, of the last ones; 0 while none ever was. */
 int64_t ctl_context_max(struct ctl *ctl);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { EXIT_USAGE = 2, LIMIT_NAME_MAX = 64 };
+enum { EXIT_USAGE = 2, EXIT_FENCED = 3, LIMIT_NAME_MAX = 64 };
 
 /* One row per limit: how it is called, where it is kept, what it means. */
 static const struct limit_row {
@@ -33,6 +33,7 @@ struct server {
     uv_signal_t term, intr;
     struct ctl *ctl; /* NULL once it is being closed */
     bool draining;
+    int status; /* of the process, if serving ended by itself */
 };
 
 /* ---- flags ---- */
@@ -101,7 +102,7 @@ static void print_limits(void)
 /* 0, FLAGS_HELP (done) or an error of usage. */
 static int read_flags(int argc, char **argv, struct ctl_config *config, bool *die_with_parent, struct err *err)
 {
-    const char *profile = "auto", *level = "info", *limit = NULL, *engine = "model";
+    const char *profile = "auto", *level = "info", *limit = NULL, *engine = "model", *store = "off", *commit = "token";
     int64_t port = 8080;
     const struct flag flag[] = {
         {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory; its tokenizer is used"},
@@ -115,6 +116,11 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
          .help = "where workers connect; default tcp://127.0.0.1:* (any free port)"},
         {"profile", FLAG_STR, &profile, "NAME",
          .help = "generation of the chat encoding: auto (default: by config.json), preview or 0731"},
+        {"store", FLAG_STR, &store, "PATH|URL|off",
+         .help = "what outlives this process: an SQLite file, or postgresql://...; default off"},
+        {"commit", FLAG_STR, &commit, "POLICY",
+         .help = "what is in the store before a client sees it: token (default), token-fsync, request, off"},
+        {"standby", FLAG_BOOL, &config->standby, .help = "if another controller has the store, wait until it is gone"},
         {"log-level", FLAG_STR, &level, "L", .help = "error, warn, info (default) or debug"},
         {"die-with-parent", FLAG_BOOL, die_with_parent, .help = "stop when the parent process is gone"},
         {"limit", FLAG_STR, &limit, "NAME=VALUE", .help = "change a limit, see below; may be repeated"},
@@ -123,7 +129,7 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
         .usage = "baton-controller --model DIR|--engine sim [flags]",
         .about = "Accepts requests over HTTP and has workers generate for them.\n"
                  "Prints one line `ready http://HOST:PORT workers tcp://...` when it listens; SIGTERM stops it\n"
-                 "gracefully, a second one at once.",
+                 "gracefully, a second one at once. Status 3: the store was lost to another controller.",
         .flag = flag,
         .n_flag = N_ELEM(flag),
     };
@@ -140,6 +146,11 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
         return err_set(err, ERR_ARG, "--engine must be model or sim, got '%s'", engine);
     if (!config->sim && !config->model_dir)
         return err_set(err, ERR_ARG, "--model DIR is missing");
+    config->store = strcmp(store, "off") == 0 ? NULL : store;
+    if (!store[0])
+        return err_set(err, ERR_ARG, "--store needs a path, a postgresql:// URL or off");
+    if (ctl_commit_of(commit, &config->commit))
+        return err_set(err, ERR_ARG, "--commit must be token, token-fsync, request or off, got '%s'", commit);
     if (log_init("controller", level))
         return err_set(err, ERR_ARG, "--log-level must be error, warn, info or debug, got '%s'", level);
     if (config->sim && strcmp(profile, "auto") == 0) /* there is no config.json to tell */
@@ -194,6 +205,15 @@ static void on_signal(uv_signal_t *signal, int number)
     ctl_drain(s->ctl, on_drained, s);
 }
 
+static void on_fatal(void *arg, const char *text)
+{
+    struct server *s = arg;
+
+    fprintf(stderr, "baton-controller: stops at once: %s\n", text);
+    s->status = EXIT_FENCED;
+    close_all(s);
+}
+
 static int start_signals(struct server *s)
 {
     uv_signal_init(&s->loop, &s->term);
@@ -211,7 +231,7 @@ static void say_ready(const struct server *s, const struct ctl_config *config)
     fflush(stdout);
 }
 
-static int serve(const struct ctl_config *config, struct err *err)
+static int serve(const struct ctl_config *config, int *status, struct err *err)
 {
     struct server s = {0};
 
@@ -225,12 +245,14 @@ static int serve(const struct ctl_config *config, struct err *err)
             rc = err_set(err, ERR_IO, "signals cannot be watched: %s", uv_strerror(uv));
             close_all(&s);
         } else {
+            ctl_on_fatal(s.ctl, on_fatal, &s);
             say_ready(&s, config);
         }
     }
     uv_run(&s.loop, UV_RUN_DEFAULT); /* until everything is closed, also what a failed open began */
     if (uv_loop_close(&s.loop) != 0)
         log_error(main, "handles are left on the loop");
+    *status = s.status;
     return rc;
 }
 
@@ -239,6 +261,7 @@ int main(int argc, char **argv)
     struct ctl_config config;
     struct err err;
     bool die_with_parent = false;
+    int status = EXIT_SUCCESS;
     pid_t parent = getppid();
 
     ctl_config_init(&config);
@@ -252,9 +275,10 @@ int main(int argc, char **argv)
     if (die_with_parent && !follow_parent(parent))
         return EXIT_SUCCESS;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is an error of a write, like a full disk */
     raise_open_files();
-    rc = serve(&config, &err);
+    rc = serve(&config, &status, &err);
     if (rc)
         fprintf(stderr, "baton-controller: %s\n", err.text);
-    return rc == ERR_ARG ? EXIT_USAGE : rc ? EXIT_FAILURE : EXIT_SUCCESS;
+    return rc == ERR_ARG ? EXIT_USAGE : rc ? EXIT_FAILURE : status;
 }

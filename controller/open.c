@@ -8,6 +8,7 @@
 static const struct ctl_front_ops http_front = {
     .open = ctl_front_open,
     .turn = ctl_front_turn,
+    .recover = ctl_front_recover,
     .drain = ctl_front_drain,
     .port = ctl_front_port,
     .idle = ctl_front_idle,

@@ -30,6 +30,9 @@ static void set_timer(struct ctl *ctl, int64_t now_ms)
 
     if (other < due)
         due = other;
+    other = ctl__retain_due_ms(ctl);
+    if (other < due)
+        due = other;
     if (ctl->draining) {
         int64_t end = ctl->drain_until_ms + (ctl->drain_ended ? CTL_STOP_FLUSH_MS : 0);
         if (end < due)
@@ -44,21 +47,49 @@ static void set_timer(struct ctl *ctl, int64_t now_ms)
         uv_timer_start(&ctl->timer, on_timer, due > now_ms ? (uint64_t)(due - now_ms) : 0, 0);
 }
 
+/* Another controller leads: not one more byte may go out. */
+static bool is_fenced(struct ctl *ctl)
+{
+    if (ctl->store_state != STORE_STATE_fenced)
+        return false;
+    ctl_fatal_fn on_fatal = ctl->on_fatal;
+    ctl->on_fatal = NULL;
+    if (on_fatal)
+        on_fatal(ctl->fatal_arg, ctl->store_text); /* may close ctl */
+    return true;
+}
+
+/* Hand over what this turn has put; the store's thread begins at once. */
+static void flush_store(struct ctl *ctl)
+{
+    if (!ctl->store)
+        return;
+    ctl_ledger_put(ctl->ledger);
+    store_flush(ctl->store);
+}
+
 void ctl__turn(struct ctl *ctl)
 {
     uv_idle_stop(&ctl->idle);
+    if (is_fenced(ctl))
+        return;
     uv_update_time(ctl->loop);
     int64_t now_ms = (int64_t)uv_now(ctl->loop);
 
-    /* 1. Replies in: tokens are committed, losses noticed, deadlines met; the front hears of each. */
+    /* 1. What the store has committed is told to the fronts. Replies in: tokens arrive, losses are noticed, deadlines
+     * met; with a store they are put there, and shown in the turn after the commit. */
     ctl->before_dispatch = true;
     ctl_sched_begin(ctl->sched, now_ms);
+    ctl_ledger_release(ctl->ledger);
     bool more = ctl_link_turn(ctl->link, now_ms);
     ctl_sched_expire(ctl->sched);
     end_drain(ctl, now_ms);
+    flush_store(ctl);
 
     /* 2. The front: what came in is submitted, output is written. Tokens go out before new work costs time. */
     ctl->parts.front->turn(ctl->front);
+    ctl__retain_turn(ctl, now_ms);
+    flush_store(ctl);
 
     ctl->before_dispatch = false;
 

@@ -11,6 +11,7 @@
 
 #include "controller/ctl_internal.h"
 #include "controller/link/link.h"
+#include "controller/retain.h"
 #include "controller/sched/sched.h"
 
 enum {
@@ -25,6 +26,18 @@ struct ctl {
     char model_name[CTL_NAME_MAX];
     char endpoint[LINK_ENDPOINT_MAX];
     struct ctl_counts counts;
+    struct store *store;      /* NULL: none */
+    enum store_state store_state;
+    enum store_fault store_fault;
+    char store_text[ERR_TEXT_MAX];
+    struct ctl_ledger *ledger;
+    struct ctl_request **recovered; /* read back, until their front has them */
+    size_t n_recovered, cap_recovered;
+    bool restored;            /* the scheduler has them */
+    struct ctl_retain retain;
+    uint64_t epoch_base;      /* worker epochs of this life are above */
+    ctl_fatal_fn on_fatal;
+    void *fatal_arg;
     struct ctl_sched *sched;
     struct ctl_link *link;
     struct ctl_front *front;

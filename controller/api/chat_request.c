@@ -235,7 +235,7 @@ static const struct api_field fields[] = {
     IGNORE(user),
     IGNORE(safety_identifier),
     IGNORE(prompt_cache_key),
-    IGNORE(store),
+    ACCEPT(store, API_BOOL, 0, 0),
     IGNORE(prediction),
     IGNORE(verbosity),
     IGNORE(prompt_cache_retention),
@@ -330,6 +330,8 @@ int chat_request_read(struct chat_request *r, const struct chat_request_rules *r
     if ((rc = api_fields_read(body, fields, N_ELEM(fields), r, e)) || (rc = check_together(r, body, e)) ||
         (rc = render(r, body, e)))
         return rc;
+    if (r->want_hash)
+        body_hash(body, r->body_hash);
     if (r->top_k < 0)
         r->top_k = 0;
     if (!r->tools) /* nothing points into the body any more */

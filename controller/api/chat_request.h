@@ -11,6 +11,7 @@
 #include "common/mem/arena.h"
 #include "common/text/json.h"
 #include "common/text/tok.h"
+#include "controller/api/body_hash.h"
 #include "controller/api/error.h"
 #include "controller/prompt/chat.h"
 #include "controller/stream/stop.h"
@@ -45,6 +46,7 @@ struct chat_request {
     int64_t deadline_ms;      /* from arrival; 0: the configured default */
     bool ignore_eos;
     int64_t min_tokens;
+    bool store; /* keep it: a client that hangs up does not cancel it */
     /* made from it */
     struct stop_set stops;
     struct msg_bias *bias; /* [n_bias] */
@@ -52,6 +54,8 @@ struct chat_request {
     int32_t stop_id[MSG_STOP_IDS_MAX];
     int32_t n_stop_id;
     struct tok_ids prompt;
+    bool want_hash; /* set before reading: body_hash is wanted */
+    uint8_t body_hash[BODY_HASH_BYTES];
     bool in_reasoning, tools_on;
     const struct json *tools; /* in arena; NULL if none are on */
     struct arena arena;

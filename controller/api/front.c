@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/mem/mem.h"
+#include "controller/api/gen.h"
 #include "controller/api/internal.h"
 #include "controller/ledger/request.h"
 
@@ -86,6 +87,11 @@ void ctl_front_turn(struct ctl_front *f)
     set_tick(f);
 }
 
+void ctl_front_recover(struct ctl_front *f, struct ctl_request *req)
+{
+    api__gen_recover(f, req);
+}
+
 void ctl_front_drain(struct ctl_front *f)
 {
     f->draining = true;
@@ -106,6 +112,7 @@ void api__maybe_closed(struct ctl_front *f)
 {
     if (!f->closing || !f->tick_closed || !f->server_closed || f->n_run > 0 || f->n_job > 0)
         return;
+    api__gens_close(f);
     void (*on_closed)(void *) = f->on_closed;
     void *arg = f->closed_arg;
     mem_free(f);

@@ -1,5 +1,5 @@
 /* controller/api/front.h - the HTTP front of the controller: server, routes, running generations.
- * Owns:     the HTTP server, every running generation (struct api_run), one timer.
+ * Owns:     the HTTP server, every exchange (struct api_run) and generation (struct api_gen), one timer.
  * Lifetime: ctl_front_open .. ctl_front_close(on_closed).
  * Thread:   the loop; rendering and tokenizing of large bodies on libuv's thread pool.
  * Limits:   struct ctl_limits of the controller's configuration.
@@ -13,12 +13,16 @@
 #include <stdbool.h>
 
 struct ctl;
+struct ctl_request;
 struct ctl_front;
 
 int ctl_front_open(struct ctl *ctl, struct ctl_front **front, struct err *err);
 
 /* Once per turn, after the back's events: read and submit what came in, write what is due, flush. */
 void ctl_front_turn(struct ctl_front *front);
+
+/* After a restart: a request of this front goes on, whether or not its client comes back. */
+void ctl_front_recover(struct ctl_front *front, struct ctl_request *req);
 
 /* No new generations (503); /health says so; running ones go on. */
 void ctl_front_drain(struct ctl_front *front);

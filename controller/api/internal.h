@@ -14,9 +14,12 @@
 enum {
     API_ID_MAX = 40,             /* "chatcmpl-" and 24 hex digits */
     API_PREPARE_PER_TURN_MAX = 8, /* small bodies read inline in one turn */
-    API_PULL_BYTES = 65536,      /* unsent bytes of a stream above which new tokens wait and are joined */
+    API_PULL_BYTES = 65536,      /* unsent bytes of a stream above which no more events are made */
+    API_PRODUCE_PER_TURN_MAX = 2048, /* tokens that one stream makes into events in one turn */
+    API_RETRY_MS = 1000,         /* streams tell their clients to come back after so long */
 };
 
+struct api_gen;
 struct api_run;
 
 struct ctl_front {
@@ -25,10 +28,12 @@ struct ctl_front {
     struct chat_request_rules rules;
     uv_timer_t tick; /* keep-alive comments and heartbeats; runs while there are generations */
     bool tick_on;
-    struct api_run *runs; /* all */
+    struct api_run *runs; /* exchanges, all */
+    struct api_gen *gens; /* generations, all */
     struct api_run *inbox, *inbox_tail; /* whole requests that wait for the turn, oldest first */
     struct api_run *dirty; /* have something to write */
-    int64_t n_run, n_waiting, n_job; /* generations; those in state waiting; jobs on the thread pool */
+    int64_t n_run, n_job;          /* exchanges; jobs on the thread pool */
+    int64_t n_waiting, n_detached; /* generations: without a context length; without a listener */
     int64_t created_s;
     uint64_t n_hidden; /* outputs that ended with an id that must not reach a client */
     bool draining, closing, tick_closed, server_closed;
@@ -67,6 +72,7 @@ void api__get_status(const struct api_call *call);
 
 /* ---- run.c ---- */
 void api__post_chat(const struct api_call *call);
+void api__get_chat(const struct api_call *call);
 void api__runs_submit(struct ctl_front *f); /* from the turn: read, check, give to the back */
 void api__runs_write(struct ctl_front *f);  /* from the turn: what the events of this turn left to write */
 void api__runs_tick(struct ctl_front *f);   /* from the timer */

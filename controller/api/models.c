@@ -53,9 +53,16 @@ void api__get_health(const struct api_call *call)
     struct ctl_front *f = call->front;
     struct buf body = {0};
     bool ready = ctl_is_ready(f->ctl) && !f->draining;
-    const char *word = ready ? "ok" : f->draining || ctl_is_draining(f->ctl) ? "draining" : "no worker";
+    const char *fault = ctl_store_fault(f->ctl);
+    const char *word = ready                                         ? "ok"
+                       : f->draining || ctl_is_draining(f->ctl) ? "draining"
+                       : fault                                       ? "store"
+                                                                     : "no worker";
 
-    buf_addf(&body, "{\"status\":\"%s\"}", word);
+    buf_addf(&body, "{\"status\":\"%s\"", word);
+    if (fault)
+        buf_addf(&body, ",\"store\":\"%s\"", fault);
+    buf_add_char(&body, '}');
     reply(call, ready ? 200 : 503, &body);
 }
 

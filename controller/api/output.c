@@ -1,10 +1,11 @@
-/* The way of a generation back to the client: events of the back -> pipelines -> SSE or one JSON object. */
+/* The way of a generation back to the client: committed tokens -> pipelines -> SSE or one JSON object. */
 #include "controller/api/answer.h"
 #include "controller/api/run.h"
 
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "common/mem/mem.h"
+#include "common/text/json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static void add_seg(struct api_choice *c, enum seg_kind kind, int call, const ch
 static void on_reasoning(void *arg, const char *text, size_t n)
 {
     struct api_choice *c = arg;
-    if (c->run->r.stream)
+    if (c->run->stream)
         add_seg(c, SEG_REASONING, 0, text, n);
     else
         message_events.on_reasoning(&c->message, text, n);
@@ -41,7 +42,7 @@ static void on_reasoning(void *arg, const char *text, size_t n)
 static void on_content(void *arg, const char *text, size_t n)
 {
     struct api_choice *c = arg;
-    if (c->run->r.stream)
+    if (c->run->stream)
         add_seg(c, SEG_CONTENT, 0, text, n);
     else
         message_events.on_content(&c->message, text, n);
@@ -50,7 +51,7 @@ static void on_content(void *arg, const char *text, size_t n)
 static void on_call(void *arg, int call, const char *name, size_t n)
 {
     struct api_choice *c = arg;
-    if (c->run->r.stream)
+    if (c->run->stream)
         add_seg(c, SEG_CALL, call, name, n);
     else
         message_events.on_call(&c->message, call, name, n);
@@ -59,7 +60,7 @@ static void on_call(void *arg, int call, const char *name, size_t n)
 static void on_arguments(void *arg, int call, const char *json, size_t n)
 {
     struct api_choice *c = arg;
-    if (c->run->r.stream)
+    if (c->run->stream)
         add_seg(c, SEG_ARGUMENTS, call, json, n);
     else
         message_events.on_arguments(&c->message, call, json, n);
@@ -68,13 +69,11 @@ static void on_arguments(void *arg, int call, const char *json, size_t n)
 static void on_call_end(void *arg, int call, bool complete)
 {
     struct api_choice *c = arg;
-    if (!c->run->r.stream)
+    if (!c->run->stream)
         message_events.on_call_end(&c->message, call, complete);
 }
 
-const struct parse_events api__choice_events = {on_reasoning, on_content, on_call, on_arguments, on_call_end};
-
-/* ---- from the back ---- */
+static const struct parse_events choice_events = {on_reasoning, on_content, on_call, on_arguments, on_call_end};
 
 /* Rule 12 of spec/chat.md section 7, and DeepSeek's word for an output that the server cut short. */
 static const char *reason_of(const struct api_choice *c, enum ctl_end end)
@@ -86,104 +85,93 @@ static const char *reason_of(const struct api_choice *c, enum ctl_end end)
     return stream_text_n_call_complete(c->text) > 0 ? "tool_calls" : "stop";
 }
 
-static void end_choice(struct api_choice *c, enum ctl_end end)
+static void make_choices(struct api_run *run)
 {
+    int n = (int)run->gen->r.n;
+
+    if (run->choice)
+        return;
+    run->n_choice = n;
+    run->choice = mem_array((size_t)n, sizeof *run->choice);
+    run->at = mem_array((size_t)n + 1, sizeof *run->at);
+    for (int i = 0; i < n; i++) {
+        run->choice[i].run = run;
+        run->choice[i].idx = i;
+        run->choice[i].text = api__gen_text(run->gen, &choice_events, &run->choice[i]);
+    }
+}
+
+void api__run_release_output(struct api_run *run)
+{
+    for (int i = 0; run->choice && i < run->n_choice; i++) {
+        struct api_choice *c = &run->choice[i];
+        stream_text_destroy(&c->text);
+        message_release(&c->message);
+        buf_release(&c->pend);
+        mem_free(c->seg);
+    }
+    mem_free(run->choice);
+    run->choice = NULL;
+    mem_free(run->at);
+    mem_free(run->skip);
+    sse_release(&run->sse);
+    buf_release(&run->out);
+    buf_release(&run->event_id);
+}
+
+static const struct ctl_choice *source_of(const struct api_choice *c)
+{
+    return &c->run->gen->req->choice[c->idx];
+}
+
+/* Let the pipeline have one token more, or the end. False: there is nothing to be had now. */
+static bool feed(struct api_choice *c)
+{
+    const struct ctl_choice *q = source_of(c);
+
+    if (c->finish_reason)
+        return false;
+    if (!c->closed && c->n_fed < q->n_shown) {
+        c->closed = stream_text_feed(c->text, q->out.id + c->n_fed, 1) != STREAM_TEXT_OPEN;
+        c->n_fed++;
+        return true;
+    }
+    bool well = q->end == CTL_END_stop || q->end == CTL_END_length;
+    if (!q->told || (!well && c->run->gen->state == API_GEN_failed)) /* an error event tells of that end */
+        return false;
     stream_text_finish(c->text);
-    c->ended = true;
-    c->finish_reason = reason_of(c, end);
-    c->run->n_ended++;
-    api__run_mark(c->run);
+    c->finish_reason = reason_of(c, q->end);
+    return true;
 }
 
-static void on_tokens(void *arg, struct ctl_choice *q, int64_t first, int64_t n)
+static bool is_done(const struct api_run *run)
 {
-    struct api_run *run = arg;
-    struct api_choice *c = &run->choice[q->idx];
-
-    if (run->state == API_RUN_failed || c->ended)
-        return;
-    enum stream_text_end end = stream_text_feed(c->text, q->out.id + first, n);
-    api__run_mark(run);
-    if (end == STREAM_TEXT_OPEN)
-        return;
-    if (end == STREAM_TEXT_SPECIAL) {
-        run->front->n_hidden++;
-        log_warn(api, "output ended at a token that must not reach a client: id=%s choice=%d index=%lld n_hidden=%llu",
-                 run->id, q->idx, (long long)stream_text_n_tok(c->text), (unsigned long long)run->front->n_hidden);
-    }
-    ctl_choice_finish(q, CTL_END_stop);
-    end_choice(c, CTL_END_stop);
+    if (run->gen->state != API_GEN_done || !run->choice)
+        return false;
+    for (int64_t i = 0; i < run->gen->r.n; i++)
+        if (!run->choice[i].finish_reason || (run->stream && !run->choice[i].finish_sent))
+            return false;
+    return true;
 }
 
-static bool has_output(const struct api_run *run)
+/* The error to be told, or NULL. */
+static const struct api_error *error_of(const struct api_run *run)
 {
-    for (int64_t i = 0; i < run->r.n; i++)
-        if (run->req->choice[i].out.n > 0)
-            return true;
-    return false;
+    if (run->state == API_RUN_failed)
+        return &run->error;
+    return run->gen && run->gen->state == API_GEN_failed ? &run->gen->error : NULL;
 }
-
-static void on_end(void *arg, struct ctl_choice *q)
-{
-    struct api_run *run = arg;
-    struct api_choice *c = &run->choice[q->idx];
-
-    if (run->state == API_RUN_failed || c->ended)
-        return;
-    switch (q->end) {
-    case CTL_END_stop:
-    case CTL_END_length:
-        end_choice(c, q->end);
-        return;
-    case CTL_END_canceled: /* the server stops */
-        if (has_output(run))
-            end_choice(c, q->end);
-        else
-            api__run_fail(run, API_ERROR_overloaded, "%s", q->fail_text[0] ? q->fail_text : "the server is stopping");
-        return;
-    case CTL_END_deadline:
-        api__run_fail(run, API_ERROR_deadline, "the request's deadline passed: %s", q->fail_text);
-        return;
-    case CTL_END_quarantined:
-        api__run_fail(run, API_ERROR_quarantined, "%s", q->fail_text);
-        return;
-    case CTL_END_invalid:
-        api__run_fail(run, API_ERROR_context_length, "%s", q->fail_text);
-        return;
-    case CTL_END_failed:
-        api__run_fail(run, API_ERROR_overloaded, "no worker could run the request: %s", q->fail_text);
-        return;
-    case CTL_END_none:
-    case CTL_END_N:
-        break;
-    }
-    BUG("a choice ended in no way");
-}
-
-static void on_redispatch(void *arg, struct ctl_choice *q)
-{
-    struct api_run *run = arg;
-    char text[40];
-
-    /* Before the first event there is nothing to explain. */
-    if (!run->r.stream || !run->begun || run->state != API_RUN_running)
-        return;
-    snprintf(text, sizeof text, "redispatch %d", q->n_dispatch);
-    sse_comment(&run->out, text);
-    api__run_mark(run);
-}
-
-const struct ctl_request_events api__run_events = {on_tokens, on_end, on_redispatch};
 
 /* ---- the answer ---- */
 
 static struct answer_usage usage_of(const struct api_run *run)
 {
-    struct answer_usage u = {.prompt_tok = run->req->n_prompt, .exact = true};
+    const struct ctl_request *req = run->gen->req;
+    struct answer_usage u = {.prompt_tok = req->n_prompt, .exact = true};
 
-    u.cached_tok = run->req->choice[0].cached_tok;
-    for (int64_t i = 0; i < run->r.n; i++) {
-        const struct ctl_choice *q = &run->req->choice[i];
+    u.cached_tok = req->choice[0].cached_tok;
+    for (int64_t i = 0; i < run->gen->r.n; i++) {
+        const struct ctl_choice *q = &req->choice[i];
         u.completion_tok += stream_text_n_tok(run->choice[i].text);
         u.reasoning_tok += stream_text_n_reasoning(run->choice[i].text);
         u.exact &= q->exact;
@@ -198,11 +186,12 @@ static void note_end(const struct api_run *run, int status)
     struct ctl_front *f = run->front;
     struct answer_usage u = {0};
 
-    if (run->req && run->choice)
+    if (run->gen && run->gen->req && run->choice)
         u = usage_of(run);
     log_info(api, "done: id=%s client_id=%s status=%d ms=%lld prompt_tok=%lld completion_tok=%lld redispatched=%lld",
-             run->id, run->client_id, status, (long long)((int64_t)uv_now(ctl_loop(f->ctl)) - run->start_ms),
-             (long long)u.prompt_tok, (long long)u.completion_tok, (long long)u.n_redispatched);
+             run->gen ? run->gen->id : run->hex, run->client_id, status,
+             (long long)((int64_t)uv_now(ctl_loop(f->ctl)) - run->start_ms), (long long)u.prompt_tok,
+             (long long)u.completion_tok, (long long)u.n_redispatched);
 }
 
 static void add_timing(struct api_run *run)
@@ -213,28 +202,30 @@ static void add_timing(struct api_run *run)
     http_add_header(run->x, "openai-processing-ms", text);
 }
 
-static const char *fingerprint_of(struct api_run *run)
+static const char *fingerprint_of(const struct api_run *run)
 {
-    uint64_t fp = ctl_fingerprint(run->front->ctl);
-
-    if (!run->fingerprint[0] && fp)
-        snprintf(run->fingerprint, sizeof run->fingerprint, "fp_%010llx", (unsigned long long)(fp >> 24));
-    return run->fingerprint[0] ? run->fingerprint : NULL;
+    const char *fp = run->gen->kept.fingerprint;
+    return fp[0] ? fp : NULL;
 }
 
-void api__run_begin(struct api_run *run)
+static void run_begin(struct api_run *run)
 {
+    struct api_gen *gen = run->gen;
+
     if (run->begun)
         return;
     run->begun = true;
     add_timing(run);
-    if (!run->r.stream) {
+    if (gen->fetched)
+        http_add_header(run->x, "Idempotency-Replayed", "true");
+    if (!run->stream) {
         http_stream_begin(run->x, 200, "application/json; charset=utf-8");
         return;
     }
-    struct sse_names names = {run->id,           run->front->rules.model_name, fingerprint_of(run),
-                              run->r.service_tier, run->created_s,               run->r.include_usage};
+    struct sse_names names = {gen->id,        gen->kept.model, fingerprint_of(run),
+                              gen->kept.tier, gen->created_s,  run->include_usage};
     sse_init(&run->sse, &names);
+    run->sse.retry_ms = API_RETRY_MS;
     http_add_header(run->x, "Cache-Control", "no-cache");
     http_add_header(run->x, "X-Accel-Buffering", "no");
     http_stream_begin(run->x, 200, "text/event-stream; charset=utf-8");
@@ -245,148 +236,215 @@ void api__run_heartbeat(struct api_run *run)
     run->last_ms = (int64_t)uv_now(ctl_loop(run->front->ctl));
     if (run->begun && http_unsent(run->x) > 0) /* the client has bytes to read */
         return;
-    api__run_begin(run);
-    if (run->r.stream)
-        http_stream_write(run->x, ": keep-alive\n\n", 14);
-    else
+    run_begin(run);
+    if (!run->stream)
         http_stream_write(run->x, "\n", 1);
+    else if (run->sse.id)
+        http_stream_write(run->x, ": keep-alive\n", 13);
+    else /* before the first event nobody is confused by an empty line, and some wait for one */
+        http_stream_write(run->x, ": keep-alive\n\n", 14);
+}
+
+void api__run_redispatch(struct api_run *run, int n_dispatch)
+{
+    char text[40];
+
+    /* Before the first event there is nothing to explain. */
+    if (!run->stream || !run->begun || run->state != API_RUN_listening)
+        return;
+    snprintf(text, sizeof text, "redispatch %d", n_dispatch);
+    sse_comment(&run->out, text);
+    api__run_mark(run);
 }
 
 /* ---- streams ---- */
 
-/* Logprobs of the tokens up to `to` that no chunk has carried yet; empty if none are wanted. */
-static const struct buf *logprobs_to(struct api_choice *c, int64_t to, struct buf *scratch)
+/* Count the next event of choice i (or the tail, i = n): its id. False: the client has it already. */
+static bool next_event(struct api_run *run, int i)
+{
+    int n = (int)run->gen->r.n;
+    int64_t *skip = run->skip;
+
+    run->at[i]++;
+    if (skip) {
+        int k = n == 1 ? 0 : i; /* with one choice the number counts choice and tail together */
+        if (run->at[i] + (n == 1 && i == 1 ? run->at[0] : 0) <= skip[k])
+            return false;
+    }
+    buf_clear(&run->event_id);
+    char *to = buf_room(&run->event_id, EVENT_ID_MAX);
+    run->event_id.len = event_id_write(run->gen->kept.hex, run->at, n, to);
+    run->sse.id = run->event_id.data;
+    return true;
+}
+
+/* Logprobs of the tokens up to `to` that no chunk has carried yet; NULL if none are wanted. */
+static const struct buf *logprobs_to(struct api_choice *c, int64_t to, bool shown, struct buf *scratch)
 {
     struct api_run *run = c->run;
+    const struct chat_request *r = &run->gen->r;
 
     buf_clear(scratch);
-    if (!run->r.logprobs || to <= c->n_logprob_sent)
+    if (!r->logprobs || to <= c->n_logprob_sent)
         return NULL;
-    answer_add_logprobs(run->front->rules.tok, &run->req->choice[c->idx].out, (int)run->r.top_logprobs,
-                        c->n_logprob_sent, to, scratch);
+    if (shown)
+        answer_add_logprobs(run->front->rules.tok, &source_of(c)->out, (int)r->top_logprobs, c->n_logprob_sent, to,
+                            scratch);
     c->n_logprob_sent = to;
     return scratch;
 }
 
-static void write_segs(struct api_choice *c, struct buf *scratch)
+static void write_seg(struct api_choice *c, const struct seg *s, struct buf *scratch)
 {
     struct api_run *run = c->run;
-    struct buf *out = &run->out;
+    const char *text = c->pend.data + s->begin;
+    struct sse *sse = &run->sse;
     char id[64];
 
-    if (!c->role_sent && (c->n_seg || c->ended)) {
-        c->role_sent = true;
-        sse_role(&run->sse, out, c->idx);
+    bool shown = next_event(run, c->idx);
+    const struct buf *lp = logprobs_to(c, s->n_tok_end, shown, scratch);
+    if (!shown)
+        return;
+    switch (s->kind) {
+    case SEG_REASONING: sse_reasoning(sse, &run->out, c->idx, text, s->n, lp); break;
+    case SEG_CONTENT: sse_content(sse, &run->out, c->idx, text, s->n, lp); break;
+    case SEG_CALL:
+        snprintf(id, sizeof id, "call_%s_%d_%d", run->gen->kept.hex, c->idx, s->call);
+        sse_call(sse, &run->out, c->idx, s->call, id, text, s->n, lp);
+        break;
+    case SEG_ARGUMENTS: sse_arguments(sse, &run->out, c->idx, s->call, text, s->n, lp); break;
     }
-    for (size_t i = 0; i < c->n_seg; i++) {
-        const struct seg *s = &c->seg[i];
-        const char *text = c->pend.data + s->begin;
-        const struct buf *lp = logprobs_to(c, s->n_tok_end, scratch);
-        switch (s->kind) {
-        case SEG_REASONING:
-            sse_reasoning(&run->sse, out, c->idx, text, s->n, lp);
-            break;
-        case SEG_CONTENT:
-            sse_content(&run->sse, out, c->idx, text, s->n, lp);
-            break;
-        case SEG_CALL:
-            snprintf(id, sizeof id, "call_%s_%d_%d", run->hex, c->idx, s->call);
-            sse_call(&run->sse, out, c->idx, s->call, id, text, s->n, lp);
-            break;
-        case SEG_ARGUMENTS:
-            sse_arguments(&run->sse, out, c->idx, s->call, text, s->n, lp);
-            break;
-        }
-    }
+}
+
+/* The events that one token, or the end, makes. False: there is nothing to be had now. */
+static bool produce(struct api_choice *c, struct buf *scratch)
+{
+    struct api_run *run = c->run;
+
+    if (!feed(c))
+        return false;
+    if (!c->role_sent && next_event(run, c->idx))
+        sse_role(&run->sse, &run->out, c->idx);
+    c->role_sent = true;
+    for (size_t i = 0; i < c->n_seg; i++)
+        write_seg(c, &c->seg[i], scratch);
     c->n_seg = 0;
     buf_clear(&c->pend);
-    if (c->ended && !c->finish_sent) {
+    if (c->finish_reason) {
+        bool shown = next_event(run, c->idx);
+        const struct buf *lp = logprobs_to(c, stream_text_n_tok(c->text), shown, scratch);
+        if (shown)
+            sse_finish(&run->sse, &run->out, c->idx, c->finish_reason, lp);
         c->finish_sent = true;
-        sse_finish(&run->sse, out, c->idx, c->finish_reason, logprobs_to(c, stream_text_n_tok(c->text), scratch));
     }
-}
-
-static size_t pending_bytes(const struct api_run *run)
-{
-    size_t n = run->out.len;
-    for (int64_t i = 0; run->choice && i < run->r.n; i++)
-        n += run->choice[i].pend.len;
-    return n;
-}
-
-/* The client is behind: leave what there is joined in our buffers. True if it was cut off or has to wait. */
-static bool wait_for_reader(struct api_run *run)
-{
-    size_t unsent = run->begun ? http_unsent(run->x) : 0;
-
-    if (unsent <= API_PULL_BYTES)
-        return false;
-    if (unsent + pending_bytes(run) > (size_t)ctl_config_of(run->front->ctl)->limit.http_unsent_bytes_max) {
-        log_info(api, "client reads too slowly, cut off: id=%s client_id=%s", run->id, run->client_id);
-        http_stream_abort(run->x);
-        api__run_free(run);
-        return true;
-    }
-    api__run_mark(run); /* looked at again in the next turn, which a finished write brings about */
     return true;
 }
 
-static void write_stream(struct api_run *run)
+/* Events of all choices in turn, until nothing is left, enough is unsent or the turn has done its share. */
+static void produce_all(struct api_run *run, struct buf *scratch)
 {
-    struct buf scratch = {0};
-    bool failed = run->state == API_RUN_failed, done = !failed && run->n_ended == run->r.n;
+    size_t unsent = run->begun ? http_unsent(run->x) : 0;
+    int n_fed = 0;
 
-    if (wait_for_reader(run))
-        return;
-    if (pending_bytes(run) == 0 && !failed && !done)
-        return; /* all is held back */
-    api__run_begin(run);
-    for (int64_t i = 0; run->choice && i < run->r.n; i++)
-        write_segs(&run->choice[i], &scratch);
-    if (failed) {
-        buf_clear(&scratch);
-        api_error_add(&run->error, &scratch);
-        sse_error(&run->out, scratch.data, scratch.len);
+    for (bool any = true; any;) {
+        any = false;
+        for (int64_t i = 0; i < run->gen->r.n; i++) {
+            if (unsent + run->out.len >= API_PULL_BYTES) {
+                api__run_mark(run); /* looked at again in the next turn, which a finished write brings about */
+                return;
+            }
+            if (n_fed >= API_PRODUCE_PER_TURN_MAX) {
+                api__run_mark(run);
+                ctl_wake(run->front->ctl);
+                return;
+            }
+            bool fed = produce(&run->choice[i], scratch);
+            n_fed += fed;
+            any |= fed;
+        }
     }
-    if (done && run->r.include_usage) {
+}
+
+static void write_tail(struct api_run *run, struct buf *scratch)
+{
+    int tail = (int)run->gen->r.n;
+
+    if (run->include_usage && next_event(run, tail)) {
         struct answer_usage u = usage_of(run);
-        buf_clear(&scratch);
-        answer_add_usage(&u, &scratch);
-        sse_usage(&run->sse, &run->out, scratch.data, scratch.len);
+        buf_clear(scratch);
+        answer_add_usage(&u, scratch);
+        sse_usage(&run->sse, &run->out, scratch->data, scratch->len);
     }
-    if (done)
-        sse_done(&run->out);
-    buf_release(&scratch);
-    if (run->out.len)
-        http_stream_write(run->x, run->out.data, run->out.len);
-    buf_clear(&run->out);
-    run->last_ms = (int64_t)uv_now(ctl_loop(run->front->ctl));
-    if (!failed && !done)
-        return;
-    note_end(run, failed ? api_error_status(&run->error) : 200);
+    if (next_event(run, tail))
+        sse_done(&run->sse, &run->out);
+}
+
+static void finish_stream(struct api_run *run, int status)
+{
+    note_end(run, status);
     http_stream_end(run->x);
     api__run_free(run);
+}
+
+static bool has_shown(const struct api_run *run)
+{
+    for (int i = 0; i < run->gen->req->n_choice; i++)
+        if (run->gen->req->choice[i].n_shown || run->gen->req->choice[i].told)
+            return true;
+    return false;
+}
+
+/* The error as the last event. Events that the client could still have had come first. */
+static void write_stream(struct api_run *run)
+{
+    const struct api_error *error = error_of(run);
+    struct buf scratch = {0};
+    bool done = false;
+
+    if (run->gen && run->gen->req && (api__gen_is_accepted(run->gen) || run->begun)) {
+        if (run->begun || run->gen->state == API_GEN_done || has_shown(run)) {
+            run_begin(run);
+            make_choices(run);
+            produce_all(run, &scratch);
+        }
+        done = !error && is_done(run);
+        if (done)
+            write_tail(run, &scratch);
+    }
+    if (error && !run->is_dirty) {
+        buf_clear(&scratch);
+        api_error_add(error, &scratch);
+        sse_error(&run->out, scratch.data, scratch.len);
+    }
+    buf_release(&scratch);
+    if (run->out.len && run->begun) {
+        http_stream_write(run->x, run->out.data, run->out.len);
+        run->last_ms = (int64_t)uv_now(ctl_loop(run->front->ctl));
+    }
+    buf_clear(&run->out);
+    if (done || (error && !run->is_dirty))
+        finish_stream(run, error ? api_error_status(error) : 200);
 }
 
 /* ---- whole answers ---- */
 
 static void compose(struct api_run *run, struct buf *body)
 {
-    int n = (int)run->r.n;
+    struct api_gen *gen = run->gen;
+    int n = (int)gen->r.n;
     struct answer_choice *choice = mem_array((size_t)n, sizeof *choice);
     struct buf *logprobs = mem_array((size_t)n, sizeof *logprobs);
     char(*prefix)[64] = mem_array((size_t)n, sizeof *prefix);
     struct answer_usage u = usage_of(run);
-    struct answer_names names = {run->id, run->front->rules.model_name, fingerprint_of(run), run->r.service_tier,
-                                 run->created_s};
+    struct answer_names names = {gen->id, gen->kept.model, fingerprint_of(run), gen->kept.tier, gen->created_s};
 
     for (int i = 0; i < n; i++) {
         struct api_choice *c = &run->choice[i];
-        snprintf(prefix[i], sizeof prefix[i], "call_%s_%d_", run->hex, i);
-        if (run->r.logprobs)
-            answer_add_logprobs(run->front->rules.tok, &run->req->choice[i].out, (int)run->r.top_logprobs, 0,
+        snprintf(prefix[i], sizeof prefix[i], "call_%s_%d_", gen->kept.hex, i);
+        if (gen->r.logprobs)
+            answer_add_logprobs(run->front->rules.tok, &gen->req->choice[i].out, (int)gen->r.top_logprobs, 0,
                                 stream_text_n_tok(c->text), &logprobs[i]);
-        choice[i] = (struct answer_choice){&c->message, prefix[i], run->r.logprobs ? &logprobs[i] : NULL,
+        choice[i] = (struct answer_choice){&c->message, prefix[i], gen->r.logprobs ? &logprobs[i] : NULL,
                                            c->finish_reason};
     }
     answer_add(&names, choice, n, &u, body);
@@ -397,29 +455,76 @@ static void compose(struct api_run *run, struct buf *body)
     mem_free(prefix);
 }
 
-static void write_whole(struct api_run *run)
+/* A GET of a request that is not over. */
+static void write_status(struct api_run *run)
+{
+    const struct api_gen *gen = run->gen;
+    struct buf body = {0};
+    int64_t n = 0;
+
+    for (int i = 0; gen->req && i < gen->req->n_choice; i++)
+        n += gen->req->choice[i].n_shown;
+    buf_add_str(&body, "{\"id\":");
+    json_add_str(&body, gen->id, strlen(gen->id));
+    buf_addf(&body, ",\"object\":\"chat.completion\",\"created\":%lld,\"model\":", (long long)gen->created_s);
+    json_add_str(&body, gen->kept.model, strlen(gen->kept.model));
+    buf_addf(&body, ",\"status\":\"in_progress\",\"completion_tokens\":%lld}", (long long)n);
+    http_add_header(run->x, "Retry-After", "1");
+    api__reply_json(run->x, 202, &body);
+    buf_release(&body);
+    api__run_free(run);
+}
+
+static void write_failure(struct api_run *run, const struct api_error *error)
 {
     struct buf body = {0};
-    bool failed = run->state == API_RUN_failed;
 
-    if (!failed && run->n_ended < run->r.n)
-        return;
-    note_end(run, failed ? api_error_status(&run->error) : 200);
-    if (failed && !run->begun) {
+    note_end(run, api_error_status(error));
+    if (!run->begun) {
         add_timing(run);
-        api__reply_error(run->x, &run->error);
-        api__run_free(run);
+        api__reply_error(run->x, error);
+    } else { /* heartbeats went out: the 200 is on its way already */
+        api_error_add(error, &body);
+        http_stream_write(run->x, body.data, body.len);
+        http_stream_end(run->x);
+    }
+    buf_release(&body);
+    api__run_free(run);
+}
+
+static void write_whole(struct api_run *run)
+{
+    const struct api_error *error = error_of(run);
+    struct api_gen *gen = run->gen;
+    struct buf body = {0};
+
+    if (error) {
+        write_failure(run, error);
         return;
     }
-    if (failed)
-        api_error_add(&run->error, &body);
-    else
-        compose(run, &body);
-    if (run->begun) { /* heartbeats went out: the 200 is on its way already */
+    if (gen->state == API_GEN_lookup)
+        return;
+    if (run->get && gen->state != API_GEN_done) {
+        write_status(run);
+        return;
+    }
+    if (!api__gen_is_accepted(gen) || !gen->req)
+        return;
+    make_choices(run);
+    for (int i = 0; i < gen->r.n; i++)
+        while (feed(&run->choice[i]))
+            ;
+    if (!is_done(run))
+        return;
+    note_end(run, 200);
+    compose(run, &body);
+    if (run->begun) {
         http_stream_write(run->x, body.data, body.len);
         http_stream_end(run->x);
     } else {
         add_timing(run);
+        if (gen->fetched)
+            http_add_header(run->x, "Idempotency-Replayed", "true");
         api__reply_json(run->x, 200, &body);
     }
     buf_release(&body);
@@ -429,7 +534,7 @@ static void write_whole(struct api_run *run)
 void api__run_write(struct api_run *run)
 {
     /* A refusal before the answer has begun is an HTTP error, whatever was asked for. */
-    if (run->r.stream && (run->begun || run->state != API_RUN_failed))
+    if (run->stream && (run->begun || !error_of(run)))
         write_stream(run);
     else
         write_whole(run);

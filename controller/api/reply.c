@@ -63,7 +63,8 @@ void api__reply_error(struct http_exchange *x, const struct api_error *e)
         snprintf(retry, sizeof retry, "%d", api_error_retry_s(e));
         http_add_header(x, "Retry-After", retry);
     }
-    if (e->kind == API_ERROR_quarantined) /* to try again would only kill more workers */
+    /* To try again would only kill more workers, or bring the same answer. */
+    if (e->kind == API_ERROR_quarantined || e->kind == API_ERROR_conflict)
         http_add_header(x, "x-should-retry", "false");
     api_error_add(e, &body);
     api__reply_json(x, api_error_status(e), &body);

@@ -12,6 +12,7 @@ static const struct route {
     api_handler_fn handler;
 } routes[] = {
     {"POST", "/chat/completions", api__post_chat},
+    {"GET", "/chat/completions/", api__get_chat},
     {"GET", "/models", api__get_models},
     {"GET", "/models/", api__get_model},
     {"GET", "/health", api__get_health},

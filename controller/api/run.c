@@ -1,10 +1,9 @@
-/* The way of a generation up to the back: body -> pool or inline reading -> checks -> ctl_request_submit. */
+/* The way of an exchange up to its generation: body -> pool or inline reading -> checks -> api__gen_post. */
 #include "controller/api/run.h"
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
-#include "common/base/rand.h"
 #include "common/mem/mem.h"
 
 #include <stdarg.h>
@@ -13,16 +12,14 @@
 
 #define TO(name) (1u << API_RUN_##name)
 static const unsigned legal[API_RUN_STATE_N] = {
-    [API_RUN_inbox] = TO(reading) | TO(waiting) | TO(running) | TO(failed),
+    [API_RUN_inbox] = TO(reading) | TO(listening) | TO(failed),
     [API_RUN_reading] = TO(inbox) | TO(orphan),
-    [API_RUN_waiting] = TO(running) | TO(failed),
-    [API_RUN_running] = TO(failed),
+    [API_RUN_listening] = TO(failed),
 };
 
 static void run_move(struct api_run *run, enum api_run_state to)
 {
     ASSERT(legal[run->state] >> to & 1);
-    run->front->n_waiting += (to == API_RUN_waiting) - (run->state == API_RUN_waiting);
     run->state = to;
 }
 
@@ -54,6 +51,8 @@ void api__run_fail(struct api_run *run, enum api_error_kind kind, const char *fm
     va_end(ap);
     api_error_set(&run->error, kind, NULL, "%s", text.text);
     run_move(run, API_RUN_failed);
+    if (run->gen)
+        api__gen_leave(run);
     api__run_mark(run);
 }
 
@@ -105,20 +104,13 @@ void api__run_free(struct api_run *run)
     if (run->next)
         run->next->prev = run->prev;
     f->n_run--;
-    f->n_waiting -= run->state == API_RUN_waiting;
-    ctl_request_drop(&run->req);
-    for (int64_t i = 0; run->choice && i < run->r.n; i++) {
-        struct api_choice *c = &run->choice[i];
-        stream_text_destroy(&c->text);
-        message_release(&c->message);
-        buf_release(&c->pend);
-        mem_free(c->seg);
-    }
-    mem_free(run->choice);
+    api__run_release_output(run);
+    if (run->gen)
+        api__gen_leave(run);
     chat_request_release(&run->r);
     mem_free(run->body);
-    sse_release(&run->sse);
-    buf_release(&run->out);
+    mem_free(run->key);
+    mem_free(run->last_id);
     mem_free(run);
     api__maybe_closed(f);
 }
@@ -131,8 +123,8 @@ static void on_gone(void *arg)
     struct ctl_front *f = run->front;
 
     run->x = NULL;
-    log_info(api, "client gone: id=%s client_id=%s status=499 ms=%lld", run->id, run->client_id,
-             (long long)(now_ms(f) - run->start_ms));
+    log_info(api, "client gone: id=%s client_id=%s status=499 ms=%lld", run->gen ? run->gen->id : run->hex,
+             run->client_id, (long long)(now_ms(f) - run->start_ms));
     ctl_wake(f->ctl); /* the back tells the worker in its turn */
     if (run->state != API_RUN_reading) {
         api__run_free(run);
@@ -178,10 +170,11 @@ static void copy_printable(char *to, size_t size, const char *from)
     to[n] = 0;
 }
 
-void api__post_chat(const struct api_call *call)
+static struct api_run *run_new(const struct api_call *call)
 {
     struct ctl_front *f = call->front;
     struct api_run *run = mem_zalloc(sizeof *run);
+    const char *last = http_header(call->x, "Last-Event-ID"), *who = http_header(call->x, "Authorization");
 
     run->front = f;
     run->x = call->x;
@@ -191,160 +184,118 @@ void api__post_chat(const struct api_call *call)
     f->runs = run;
     f->n_run++;
     run->start_ms = run->last_ms = now_ms(f);
-    run->created_s = clock_wall_ms() / 1000;
     memcpy(run->hex, call->hex, sizeof run->hex);
-    snprintf(run->id, sizeof run->id, "chatcmpl-%s", run->hex);
     copy_printable(run->client_id, sizeof run->client_id, http_header(call->x, "X-Client-Request-Id"));
-    run->body = http_take_body(call->x, &run->body_len);
+    body_tenant(who ? who : http_header(call->x, "X-Api-Key"), run->tenant);
+    run->last_id = last && last[0] ? mem_strdup(last) : NULL;
     chat_request_init(&run->r);
     http_on_gone(call->x, on_gone, run);
-    enter_inbox(run);
+    return run;
 }
 
-/* ---- to the back ---- */
-
-/* 0, or the run has failed. *max_output 0: the context is not known yet. */
-static int check_context(struct api_run *run, int64_t *max_output)
+/* 0, or it was refused. */
+static int take_key(struct api_run *run)
 {
-    int64_t context = ctl_context_max(run->front->ctl), n_prompt = (int64_t)run->r.prompt.n;
+    const char *key = http_header(run->x, "Idempotency-Key");
+    size_t n = key ? strlen(key) : 0;
 
-    *max_output = chat_request_max_tokens(&run->r);
-    if (context == 0)
+    if (!key)
         return 0;
-    if (n_prompt + (*max_output ? *max_output : 1) > context) {
-        if (*max_output)
-            api__run_fail(run, API_ERROR_context_length,
-                          "the prompt has %lld tokens and %lld more are allowed: the context has %lld tokens",
-                          (long long)n_prompt, (long long)*max_output, (long long)context);
-        else
-            api__run_fail(run, API_ERROR_context_length, "prompt is too long: %lld tokens > %lld maximum",
-                          (long long)n_prompt, (long long)context - 1);
-        snprintf(run->error.param, sizeof run->error.param, "messages");
+    for (size_t i = 0; i < n; i++)
+        if (key[i] < ' ' || key[i] > '~')
+            n = 0;
+    if (n < 1 || n >= STORE_KEY_MAX) {
+        api__run_fail(run, API_ERROR_bad_request, "Idempotency-Key has to be 1 to %d printable ASCII characters",
+                      STORE_KEY_MAX - 1);
         return ERR_ARG;
     }
-    if (!*max_output)
-        *max_output = context - n_prompt;
+    run->key = mem_strdup(key);
+    run->r.want_hash = true;
     return 0;
 }
 
-static uint64_t random_seed(void)
+void api__post_chat(const struct api_call *call)
 {
-    uint64_t seed;
-    rand_bytes(&seed, sizeof seed);
-    return seed;
+    struct api_run *run = run_new(call);
+
+    run->body = http_take_body(call->x, &run->body_len);
+    if (take_key(run) == 0)
+        enter_inbox(run);
 }
 
-static struct ctl_request *make_request(struct api_run *run, int64_t max_output)
+static bool query_has(const char *query, const char *word)
 {
-    struct chat_request *r = &run->r;
-    struct ctl_request *q = ctl_request_new((int)r->n);
-    int64_t priority = -(r->priority + r->tier_priority); /* ours: higher goes first */
+    size_t n = strlen(word);
 
-    memcpy(q->id, run->id, sizeof run->id);
-    q->prompt = r->prompt.id;
-    q->n_prompt = (int64_t)r->prompt.n;
-    r->prompt = (struct tok_ids){0};
-    q->sampling = (struct msg_sampling){
-        .temperature = (float)r->temperature,
-        .top_p = (float)r->top_p,
-        .min_p = (float)r->min_p,
-        .top_k = (int32_t)r->top_k,
-        .presence_penalty = (float)r->presence_penalty,
-        .frequency_penalty = (float)r->frequency_penalty,
-        .repetition_penalty = (float)r->repetition_penalty,
-        .seed = r->has_seed ? (uint64_t)r->seed : random_seed(),
-        .n_top = (int32_t)r->top_logprobs,
-        .n_bias = r->n_bias,
-        .bias = r->bias,
-    };
-    r->bias = NULL;
-    q->max_output = max_output;
-    q->min_output = r->min_tokens;
-    q->ignore_eos = r->ignore_eos;
-    q->n_stop_id = r->n_stop_id;
-    memcpy(q->stop_id, r->stop_id, sizeof q->stop_id);
-    q->priority = (int32_t)priority;
-    q->deadline_ms = run->deadline_ms;
-    q->events = &api__run_events;
-    q->arg = run;
-    return q;
+    for (const char *p = query; p; p = strchr(p, '&')) {
+        p += *p == '&';
+        if (strncmp(p, word, n) == 0 && (p[n] == 0 || p[n] == '&'))
+            return true;
+    }
+    return false;
 }
 
-static void make_choices(struct api_run *run)
+void api__get_chat(const struct api_call *call)
 {
-    struct chat_request *r = &run->r;
+    struct api_run *run = run_new(call);
+    const char *accept = http_header(call->x, "Accept");
 
-    run->choice = mem_array((size_t)r->n, sizeof *run->choice);
-    for (int i = 0; i < r->n; i++) {
-        struct api_choice *c = &run->choice[i];
-        struct stream_text_opts o = {
-            .tok = run->front->rules.tok,
-            .stops = &r->stops,
-            .parse = {r->in_reasoning, r->tools_on, r->tools},
-            .ignore_eos = r->ignore_eos,
-            .n_call_max = r->parallel_tool_calls ? 0 : 1,
-        };
-        c->run = run;
-        c->idx = i;
-        c->text = stream_text_new(&o, &api__choice_events, c);
-    }
+    run->get = true;
+    run->wants_stream = run->last_id || query_has(http_query(call->x), "stream=true") ||
+                        (accept && strstr(accept, "text/event-stream"));
+    snprintf(run->get_id, sizeof run->get_id, "%.*s", (int)sizeof run->get_id - 1, call->rest);
+    enter_inbox(run);
 }
 
-static void submit(struct api_run *run)
-{
-    struct ctl_front *f = run->front;
-    int64_t max_output;
-    struct err err = {0};
+/* ---- to the generation ---- */
 
-    if (f->draining || ctl_is_draining(f->ctl)) {
-        api__run_fail(run, API_ERROR_overloaded, "the server is stopping");
+void api__run_check(struct api_run *run)
+{
+    struct api_gen *gen = run->gen;
+    int n = (int)gen->r.n, rc = 0;
+
+    if (gen->state == API_GEN_lookup)
+        return; /* it comes again when the answer is there */
+    if (gen->state == API_GEN_failed && !gen->req)
+        return;
+    if (run->key && memcmp(run->body_hash, gen->r.body_hash, sizeof run->body_hash) != 0) {
+        api__run_fail(run, API_ERROR_conflict,
+                      "this Idempotency-Key was used with another body; take a new key for a new request");
         return;
     }
-    if (check_context(run, &max_output) != 0)
-        return;
-    if (max_output == 0) { /* a queue like the back's, with the same limit */
-        if (run->state == API_RUN_waiting)
-            return;
-        if (f->n_waiting >= ctl_config_of(f->ctl)->limit.queue_max)
-            api__run_fail(run, API_ERROR_queue_full, "no worker has joined yet and %lld requests wait already",
-                          (long long)f->n_waiting);
-        else
-            run_move(run, API_RUN_waiting);
-        return;
+    if (run->get) {
+        run->stream = run->wants_stream;
+        run->include_usage = gen->kept.include_usage;
     }
-    int64_t n_prompt = (int64_t)run->r.prompt.n;
-    struct ctl_request *q = make_request(run, max_output), *plain = q;
-    int rc = ctl_request_submit(f->ctl, &q, &err);
-    if (rc) {
-        ctl_request_destroy(&q);
-        api__run_fail(run,
-                      rc == ERR_LIMIT   ? API_ERROR_queue_full
-                      : rc == ERR_STATE ? API_ERROR_overloaded
-                      : rc == ERR_ARG   ? API_ERROR_context_length
-                                        : API_ERROR_internal,
-                      "%s", err.text);
+    if (!run->last_id || run->skip)
         return;
-    }
-    run->req = plain;
-    make_choices(run);
-    run_move(run, API_RUN_running);
-    log_debug(api, "accepted: id=%s client_id=%s prompt_tok=%lld n=%lld stream=%d", run->id, run->client_id,
-              (long long)n_prompt, (long long)run->r.n, run->r.stream);
+    run->skip = mem_array((size_t)n + 1, sizeof *run->skip);
+    rc = event_id_read(run->last_id, gen->kept.hex, n, run->skip);
+    if (rc)
+        api__run_fail(run, API_ERROR_conflict, "Last-Event-ID '%.80s' is %s", run->last_id,
+                      rc == ERR_MISSING ? "not of this request" : "no event id of this server");
+    else if (!run->stream)
+        api__run_fail(run, API_ERROR_bad_request, "Last-Event-ID is for streams: ask with stream: true");
 }
 
 /* The body has been read. */
 static void take_read(struct api_run *run)
 {
-    struct ctl_front *f = run->front;
-    int64_t given = run->r.deadline_ms;
-
     if (run->read_rc) {
         run_move(run, API_RUN_failed);
         api__run_mark(run);
         return;
     }
-    run->deadline_ms = run->start_ms + (given ? given : ctl_config_of(f->ctl)->limit.request_ms);
-    submit(run);
+    run->stream = run->r.stream;
+    run->include_usage = run->r.include_usage;
+    memcpy(run->body_hash, run->r.body_hash, sizeof run->body_hash);
+    if (run->last_id && !run->key) {
+        api__run_fail(run, API_ERROR_conflict,
+                      "Last-Event-ID needs the Idempotency-Key that the request was made with; or GET the request");
+        return;
+    }
+    run_move(run, API_RUN_listening);
+    api__gen_post(run);
 }
 
 /* One request of the inbox; true if it cost inline work. */
@@ -352,6 +303,11 @@ static bool take(struct api_run *run)
 {
     struct ctl_front *f = run->front;
 
+    if (run->get) {
+        run_move(run, API_RUN_listening);
+        api__gen_get(run, run->get_id);
+        return false;
+    }
     if (!run->body) { /* back from the pool */
         take_read(run);
         return false;
@@ -382,22 +338,37 @@ void api__runs_submit(struct ctl_front *f)
     }
     if (f->inbox)
         ctl_wake(f->ctl);
-    if (f->n_waiting == 0 || (ctl_context_max(f->ctl) == 0 && !ctl_is_draining(f->ctl) && !f->draining))
-        return;
-    for (struct api_run *run = f->runs; run; run = run->next)
-        if (run->state == API_RUN_waiting)
-            submit(run);
+    api__gens_retry(f);
+}
+
+/* A client that has not taken a byte for reader_ms is cut off; what it has not read is still there for it. */
+static bool is_stalled(struct api_run *run, int64_t now)
+{
+    size_t unsent = run->begun ? http_unsent(run->x) : 0;
+
+    if (unsent == 0 || unsent < run->unsent_seen || !run->stalled_ms)
+        run->stalled_ms = now;
+    run->unsent_seen = unsent;
+    return unsent && now - run->stalled_ms >= ctl_config_of(run->front->ctl)->limit.reader_ms;
 }
 
 void api__runs_tick(struct ctl_front *f)
 {
     int64_t now = now_ms(f), every = ctl_config_of(f->ctl)->limit.keepalive_ms;
+    struct api_run *next;
 
-    for (struct api_run *run = f->runs; run; run = run->next) {
-        if (run->state == API_RUN_waiting && now >= run->deadline_ms)
-            api__run_fail(run, API_ERROR_deadline, "the request's deadline passed while no worker was there");
-        bool accepted = run->state == API_RUN_waiting || run->state == API_RUN_running;
-        if (accepted && now - run->last_ms >= (run->r.stream || run->begun ? every : 2 * every))
+    api__gens_tick(f);
+    for (struct api_run *run = f->runs; run; run = next) {
+        next = run->next;
+        if (is_stalled(run, now)) {
+            log_info(api, "client does not read, cut off: id=%s client_id=%s", run->gen ? run->gen->id : run->hex,
+                     run->client_id);
+            http_stream_abort(run->x);
+            api__run_free(run);
+            continue;
+        }
+        bool accepted = run->state == API_RUN_listening && api__gen_is_accepted(run->gen);
+        if (accepted && now - run->last_ms >= (run->stream || run->begun ? every : 2 * every))
             api__run_heartbeat(run);
     }
 }

@@ -18,7 +18,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { ARGS_MAX = 40, ADDRESS_MAX = 256, HEALTH_MS = 2000 };
+enum { ARGS_MAX = 40 + 2 * UP_LIMITS_MAX, ADDRESS_MAX = 256, HEALTH_MS = 2000 };
 
 enum { N_SIGNAL = 3 };
 static const int stop_signals[N_SIGNAL] = {SIGINT, SIGTERM, SIGHUP};
@@ -39,6 +39,8 @@ struct up {
     struct ward controller, worker[UP_WORKERS_MAX];
     char url[ADDRESS_MAX];          /* "http://HOST:PORT", empty until the controller said it */
     char endpoint[ADDRESS_MAX];     /* where workers connect */
+    char store[CLI_PATH_MAX];       /* where the controller keeps what it may not lose */
+    bool store_own;                 /* a file of this process alone: removed at the end */
     uv_timer_t poll, limit;
     uv_signal_t signal[N_SIGNAL];
     uv_work_t health;
@@ -132,6 +134,10 @@ static int start_controller(struct up *u, struct err *err)
     add_text(&a, "--host", c->host);
     add_number(&a, "--port", port_now(u));
     add_text(&a, "--workers", u->endpoint[0] ? u->endpoint : "tcp://127.0.0.1:*");
+    add_text(&a, "--store", u->store);
+    add_text(&a, "--commit", c->commit);
+    for (int64_t i = 0; i < c->n_limit; i++)
+        add_text(&a, "--limit", c->limit[i]);
     add_text(&a, "--log-level", c->log_level);
     add(&a, "--die-with-parent");
     int rc = child_start(&u->controller.child, a.arg, err);
@@ -453,6 +459,82 @@ static int check_port(uv_loop_t *loop, const char *host, int port, struct err *e
     return 0;
 }
 
+/* mkdir -p, for this user alone. */
+static int make_folders(char *path, struct err *err)
+{
+    for (char *p = path + 1;; p++) {
+        if (*p && *p != '/')
+            continue;
+        char end = *p;
+        *p = 0;
+        int rc = mkdir(path, 0700) != 0 && errno != EEXIST;
+        if (rc)
+            return err_set(err, ERR_IO, "cannot make the folder %s for the store: %s; choose another with --store",
+                           path, strerror(errno));
+        *p = end;
+        if (!end)
+            return 0;
+    }
+}
+
+int up_store_path(int64_t port, char *path, size_t size, bool *own, struct err *err)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n;
+
+    *own = port == 0;
+    if (state && state[0] == '/')
+        n = snprintf(path, size, "%s/baton", state);
+    else if (home && home[0] == '/')
+        n = snprintf(path, size, "%s/.local/state/baton", home);
+    else
+        return err_set(
+            err, ERR_MISSING,
+            "neither XDG_STATE_HOME nor HOME says where to keep the store; give --store PATH, or --store off");
+    if (n < 0 || (size_t)n + 32 >= size)
+        return err_set(err, ERR_LIMIT, "the path of the store is too long; give --store PATH");
+    int rc = make_folders(path, err);
+    if (rc)
+        return rc;
+    if (port)
+        snprintf(path + n, size - (size_t)n, "/%d.db", (int)port);
+    else
+        snprintf(path + n, size - (size_t)n, "/up-%ld.db", (long)getpid());
+    return 0;
+}
+
+/* SQLite's log and index go with the file. */
+static void remove_store(const struct up *u)
+{
+    static const char *const tail[] = {"", "-wal", "-shm", "-journal"};
+    char path[CLI_PATH_MAX + 16];
+
+    for (size_t i = 0; i < N_ELEM(tail) && u->store_own; i++) {
+        snprintf(path, sizeof path, "%s%s", u->store, tail[i]);
+        unlink(path);
+    }
+}
+
+static int choose_store(struct up *u, struct err *err)
+{
+    const char *given = u->config->store;
+
+    if (!given)
+        return up_store_path(u->config->port, u->store, sizeof u->store, &u->store_own, err);
+    if (!given[0] || strlen(given) >= sizeof u->store)
+        return err_set(err, ERR_ARG, "--store needs a path, a postgresql:// URL or off");
+    strcpy(u->store, given);
+    return 0;
+}
+
+/* A URL may hold a password. */
+static void say_store(const struct up *u)
+{
+    bool url = strstr(u->store, "://") != NULL;
+    say("baton up: ", "store: %s%s", url ? "PostgreSQL" : u->store,
+        u->store_own ? " (port 0: only for this run; give --store to keep it)" : "");
+}
+
 static void init(struct up *u)
 {
     char name[CHILD_NAME_MAX];
@@ -499,13 +581,17 @@ int up_run(const struct up_config *config)
         rc = check_model(config->model_dir, &err);
     if (rc == 0)
         rc = check_port(&u->loop, config->host, (int)config->port, &err);
+    if (rc == 0)
+        rc = choose_store(u, &err);
     if (rc == 0) {
         signal(SIGPIPE, SIG_IGN);
         init(u);
+        say_store(u);
         uv_timer_start(&u->limit, on_limit, UP_START_MS, 0);
         start(&u->controller);
         uv_run(&u->loop, UV_RUN_DEFAULT);
         rc = u->status;
+        remove_store(u);
     } else {
         rc = cli_fail("up", &err);
     }
@@ -515,10 +601,31 @@ int up_run(const struct up_config *config)
     return rc;
 }
 
+/* Take every --limit out of argv: the flag table keeps only the last value of a flag. The controller checks them. */
+static int take_limits(struct up_config *c, int *argc, char **argv, struct err *err)
+{
+    int n = 1;
+
+    for (int i = 1; i < *argc; i++) {
+        bool eq = strncmp(argv[i], "--limit=", 8) == 0, word = strcmp(argv[i], "--limit") == 0;
+        if (!eq && !(word && i + 1 < *argc)) {
+            argv[n++] = argv[i];
+            continue;
+        }
+        if (c->n_limit == UP_LIMITS_MAX)
+            return err_set(err, ERR_ARG, "more than %d --limit flags", UP_LIMITS_MAX);
+        c->limit[c->n_limit++] = eq ? argv[i] + 8 : argv[++i];
+    }
+    argv[n] = NULL;
+    *argc = n;
+    return 0;
+}
+
 int cli_up_main(int argc, char **argv)
 {
     struct up_config c = {.n_worker = 1, .host = "127.0.0.1", .port = 8080};
     bool die_with_parent = false;
+    const char *limit = NULL;
     const struct flag flag[] = {
         {"model", FLAG_STR, &c.model_dir, "DIR",
          .help = "checkpoint with config.json and tokenizer.json"},
@@ -544,6 +651,13 @@ int cli_up_main(int argc, char **argv)
          .help = "port for HTTP, default 8080; 0: any free one", .min = 0, .max = 65535},
         {"model-name", FLAG_STR, &c.model_name, "M", .help = "name that clients use; default: last part of DIR"},
         {"profile", FLAG_STR, &c.profile, "NAME", .help = "generation of the chat encoding: auto, preview or 0731"},
+        {"store", FLAG_STR, &c.store, "PATH|URL|off",
+         .help = "what outlives a crash: an SQLite file or postgresql://...; default: a file of this port in "
+                 "$XDG_STATE_HOME/baton"},
+        {"commit", FLAG_STR, &c.commit, "POLICY",
+         .help = "what is in the store before a client sees it: token (default), token-fsync, request, off"},
+        {"limit", FLAG_STR, &limit, "NAME=VALUE",
+         .help = "a limit of the controller (baton-controller --help lists them); may be repeated"},
         {"log-level", FLAG_STR, &c.log_level, "L", .help = "error, warn, info or debug"},
         {"die-with-parent", FLAG_BOOL, &die_with_parent, NULL,
          .help = "end when the process that started this one ends"},
@@ -555,6 +669,11 @@ int cli_up_main(int argc, char **argv)
         .flag = flag,
         .n_flag = N_ELEM(flag),
     };
+    struct err err;
+    if (take_limits(&c, &argc, argv, &err)) {
+        cli_fail("up", &err);
+        return CLI_USAGE;
+    }
     int status = cli_flags("up", &f, argc, argv);
 
     if (status >= 0)

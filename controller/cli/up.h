@@ -7,9 +7,9 @@
  *
  * stdout gets exactly one line, "ready http://HOST:PORT", when the controller answers and a worker is ready. All
  * else, the children's lines included ("[w0] ..."), goes to stderr. A controller that dies is started again on its
- * ports. A worker that dies is started again, unless its status says that another start would end the same way
- * (usage, broken checkpoint, refused by the controller): then its reason is shown, and when no worker is left `up`
- * ends with 1.
+ * ports, and goes on with what its store has. A worker that dies is started again, unless its status says that
+ * another start would end the same way (usage, broken checkpoint, refused by the controller): then its reason is
+ * shown, and when no worker is left `up` ends with 1.
  */
 #ifndef CONTROLLER_CLI_UP_H
 #define CONTROLLER_CLI_UP_H
@@ -17,10 +17,12 @@
 #include "common/base/err.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
     UP_WORKERS_MAX = 64,
+    UP_LIMITS_MAX = 64,   /* --limit flags */
     UP_POLL_MS = 100,     /* between two looks at /health until the first worker is ready */
     UP_START_MS = 120000,
     UP_STOP_MS = 12000,   /* more than the controller's stop_ms, which waits for running streams */
@@ -41,7 +43,16 @@ struct up_config {
     const char *log_level;
     const char *model_name;
     const char *profile;
+    const char *store;    /* path, postgresql:// URL or "off"; NULL: a file of this port, see up_store_path() */
+    const char *commit;
+    const char *limit[UP_LIMITS_MAX]; /* "NAME=VALUE", handed to the controller */
+    int64_t n_limit;
 };
+
+/* Where `baton up` keeps what has to outlive it, unless told: $XDG_STATE_HOME/baton/PORT.db, or ~/.local/state/...; the
+ * folder is made. With port 0 nobody could find it again: a file of this process, which goes with it (*own).
+ * ERR_MISSING: no home; ERR_IO: the folder cannot be made; ERR_LIMIT: the path is too long. */
+int up_store_path(int64_t port, char *path, size_t size, bool *own, struct err *err);
 
 /* Exit statuses of baton-worker after which another start would end the same way: an operator must change something
  * first. They are part of its command line (worker/exit.h, which this side of the tree does not include). */

@@ -43,6 +43,8 @@ void ctl_request_destroy(struct ctl_request **req_p)
     mem_free(r->choice);
     mem_free(r->prompt);
     mem_free((void *)(uintptr_t)r->sampling.bias);
+    mem_free(r->front_state);
+    mem_free(r->key);
     mem_free(r);
 }
 
@@ -53,7 +55,7 @@ void ctl_choice_move(struct ctl_choice *c, enum ctl_choice_state to)
     c->state = to;
 }
 
-static void output_reserve(struct ctl_output *o, int64_t n_more, int32_t n_top)
+void ctl_output_reserve(struct ctl_output *o, int64_t n_more, int32_t n_top)
 {
     int64_t need = o->n + n_more;
     if (need <= o->cap)
@@ -87,7 +89,7 @@ enum ledger_verdict ledger_commit(struct ctl_choice *c, uint32_t attempt, int64_
         if (token[i].id < 0 || token[i].id >= n_vocab)
             return LEDGER_excess;
 
-    output_reserve(o, n, n_top);
+    ctl_output_reserve(o, n, n_top);
     for (int32_t i = 0; i < n; i++) {
         const struct msg_token *t = &token[i];
         o->id[o->n] = t->id;
@@ -126,6 +128,14 @@ const char *ctl_end_name(enum ctl_end end)
 #undef X
     };
     return (size_t)end < N_ELEM(name) ? name[end] : "?";
+}
+
+enum ctl_end ctl_end_of(const char *name)
+{
+    for (int i = 0; i < CTL_END_N; i++)
+        if (strcmp(ctl_end_name((enum ctl_end)i), name) == 0)
+            return (enum ctl_end)i;
+    return CTL_END_none;
 }
 
 const char *ctl_choice_state_name(enum ctl_choice_state state)

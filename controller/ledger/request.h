@@ -13,13 +13,17 @@
 #define CONTROLLER_LEDGER_REQUEST_H
 
 #include "common/base/err.h"
+#include "controller/store/record.h"
 #include "proto/codec/msg.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CTL_CHOICES_MAX = 128 };
+enum {
+    CTL_CHOICES_MAX = 128,
+    CTL_PATH_MAX = 64, /* bytes of the API's path that scopes a key, with NUL */
+};
 
 struct ctl;
 struct ctl_request;
@@ -60,6 +64,15 @@ struct ctl_output {
     int64_t n, cap;
 };
 
+/* Who asked, and so who attaches to a request that was recovered after a restart. */
+#define CTL_ORIGIN_LIST(X) X(api) X(agent) X(native)
+enum ctl_origin {
+#define X(name) CTL_ORIGIN_##name,
+    CTL_ORIGIN_LIST(X)
+#undef X
+        CTL_ORIGIN_N
+};
+
 struct ctl_choice {
     struct ctl_request *req;
     int idx;
@@ -87,6 +100,12 @@ struct ctl_choice {
     bool doomed;                    /* cannot be dispatched: ends after the scheduler's pass, see end and fail_text */
     int64_t not_before_ms;          /* back-off, loop time */
     char numerics[MSG_NAME_MAX];    /* of the last attempt's worker */
+    /* the ledger's own: arrived (out.n) >= put into a batch (n_put) >= committed and told to the front (n_shown) */
+    int64_t n_put, n_shown;
+    int64_t reasoning_tok;          /* the front may set it in on_ending, for the store's usage */
+    char numerics_put[MSG_NAME_MAX]; /* the last one the store knows */
+    struct ctl_choice *dirty_next;  /* has something to put */
+    bool dirty, end_put, silent, told; /* silent: no on_end; told: the end was shown */
 };
 
 /* What became of tokens or an end that a worker reported. */
@@ -103,14 +122,24 @@ enum ledger_verdict {
         LEDGER_VERDICT_N
 };
 
-/* Called from ctl_turn only, never from inside a call of the front. The front may call any ctl_request_* from them. */
+/* Called from ctl_turn only, never from inside a call of the front. The front may call any ctl_request_* from them.
+ * What a client may see comes by on_accepted, on_tokens and on_end: as early as the policy of --commit allows. */
 struct ctl_request_events {
-    /* Tokens choice->out.id[first .. first+n) are committed. */
+    /* Tokens choice->out.id[first .. first+n) are committed and may be shown; first is c->n_shown of before. */
     void (*on_tokens)(void *arg, struct ctl_choice *c, int64_t first, int64_t n);
-    /* Choice ended: c->end, c->out are final. Once per choice. */
+    /* Choice ended: c->end, c->out are final, all of it may be shown. Once per choice. */
     void (*on_end)(void *arg, struct ctl_choice *c);
-    /* The worker was lost or failed, the choice is queued again (n_dispatch tells how often): may send a comment. */
+    /* The worker was lost or failed, the choice is queued again (n_dispatch tells how often): may send a comment. NULL
+     * allowed, like the next three. */
     void (*on_redispatch)(void *arg, struct ctl_choice *c);
+    /* Tokens choice->out.id[first .. first+n) have arrived; nothing of them may be shown yet. The place to find the end
+     * of an output (ctl_choice_stop), so that the end is committed together with its last token. */
+    void (*on_arrived)(void *arg, struct ctl_choice *c, int64_t first, int64_t n);
+    /* The end of c is put into the open batch: what has to be true at the same time is put now (ctl_store()). */
+    void (*on_ending)(void *arg, struct ctl_choice *c);
+    /* The request is committed: from now on the client may see that it was accepted. Comes once, before any token. Not
+     * for a request that was recovered. */
+    void (*on_accepted)(void *arg, struct ctl_request *r);
 };
 
 struct ctl_request {
@@ -127,8 +156,24 @@ struct ctl_request {
         deadline_ms; /* loop time (uv_now) at which it must have ended; 0: the configured default is set by submit */
     int n_choice;
     struct ctl_choice *choice; /* [n_choice] */
-    const struct ctl_request_events *events;
+    const struct ctl_request_events *events; /* NULL: recovered, nobody has attached yet */
     void *arg;
+    /* what the store keeps besides; the front sets it before it submits */
+    enum ctl_origin origin;
+    void *front_state;       /* [front_bytes] owned (mem_alloc): what the front needs to answer again after a restart */
+    size_t front_bytes;
+    bool keep;               /* goes on without a client: a stop of the server leaves it for the next one */
+    char tenant[STORE_TENANT_MAX], path[CTL_PATH_MAX];
+    char *key;               /* owned; Idempotency-Key or NULL */
+    uint8_t body_hash[STORE_HASH_BYTES];
+    int64_t created_ms;      /* wall clock; 0: submit sets it */
+    /* the ledger's own */
+    bool accepted;           /* committed, or no store is used */
+    bool recovered;          /* read back from the store */
+    bool off_record;         /* the store does not have it: nothing waits for a commit */
+    bool retell;             /* attached: is told everything from index 0 in the next turn */
+    struct ctl_request *retell_next;
+    int n_hold;              /* entries of the ledger that point here */
     int n_live;              /* choices not ended */
     bool front_dropped;
     struct ctl *ctl;
@@ -150,8 +195,23 @@ void ctl_request_destroy(struct ctl_request **req_p);
  * (CTL_END_canceled). The worker is told at once. No on_end follows for it. No-op if it has ended. */
 void ctl_choice_finish(struct ctl_choice *c, enum ctl_end end);
 
+/* The front has found the end of the output in tokens that have arrived (call it in on_arrived): CTL_END_stop. The
+ * worker is told at once; on_end follows when it may be shown. No-op if it has ended. */
+void ctl_choice_stop(struct ctl_choice *c);
+
 /* The front is done with the request: no more events; what still runs is canceled. *req_p becomes NULL. */
 void ctl_request_drop(struct ctl_request **req_p);
+
+/* The process ends: no more events, but what still runs stays live in the store, for the next process. Without a store
+ * this is ctl_request_drop. */
+void ctl_request_leave(struct ctl_request **req_p);
+
+/* A live request by its id, recovered ones too, or NULL. Linear in the requests that live. */
+struct ctl_request *ctl_request_find(struct ctl *ctl, const char *id);
+
+/* Listen to a recovered request that nobody listens to. In the next turn everything is told from index 0 on: on_tokens
+ * for what is committed, on_end for choices that have ended. Its front drops it like one it has submitted. */
+void ctl_request_attach(struct ctl_request *req, const struct ctl_request_events *events, void *arg);
 
 /* ---- for the back end ---- */
 
@@ -170,7 +230,11 @@ enum ledger_verdict ledger_check_end(const struct ctl_choice *c, uint32_t attemp
 
 const char *ledger_verdict_name(enum ledger_verdict verdict);
 
+/* Room for n_more tokens in o, with n_top alternatives each. */
+void ctl_output_reserve(struct ctl_output *o, int64_t n_more, int32_t n_top);
+
 const char *ctl_end_name(enum ctl_end end);
+enum ctl_end ctl_end_of(const char *name); /* CTL_END_none: no such name */
 const char *ctl_choice_state_name(enum ctl_choice_state state);
 
 #endif

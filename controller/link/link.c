@@ -781,6 +781,7 @@ int ctl_link_open(uv_loop_t *loop, const struct ctl_link_opts *opts, struct ctl_
         return err_set(err, ERR_ARG, "no endpoint for workers; give --workers tcp://HOST:PORT");
     struct ctl_link *l = mem_zalloc(sizeof *l);
     l->opts = *opts;
+    l->epoch = opts->epoch_base;
     int rc = open_socket(l, err);
     if (!rc)
         rc = uvzmq_open(loop, l->monitor.pair, LINK_RECV_MAX, NULL, l, &l->monitor_bridge, err);

@@ -43,6 +43,7 @@ struct ctl_link_opts {
     const char *endpoint; /* "tcp://127.0.0.1:*" */
     int64_t workers_max, heartbeat_ms, lost_ms;
     int32_t n_vocab; /* ids of the tokenizer; 0: not known */
+    uint64_t epoch_base; /* the first epoch given is one more: above all of earlier lives of this controller */
     const struct ctl_link_events *events;
     void *arg;
     struct ctl_counts *counts; /* lent */

@@ -105,9 +105,15 @@ static void leave_worker(struct ctl_sched *s, struct ctl_choice *c, bool tell)
     s->opts.wake(s->opts.arg);
 }
 
+/* Nobody listens any more, or nobody ever came for a recovered one. */
+static bool is_left(const struct ctl_request *r)
+{
+    return r->front_dropped || !r->events;
+}
+
 static void bury_if_done(struct ctl_sched *s, struct ctl_request *r)
 {
-    if (!r->front_dropped || r->n_live > 0)
+    if (!is_left(r) || r->n_live > 0 || r->n_hold > 0)
         return;
     *(r->prev ? &r->prev->next : &s->req) = r->next;
     if (r->next)
@@ -137,10 +143,8 @@ static void end_choice(struct ctl_sched *s, struct ctl_choice *c, enum ctl_end e
     if (end != CTL_END_stop && end != CTL_END_length)
         log_info(sched, "choice=%s %s after %" PRId64 " tokens, %d attempts: %s", c->name, ctl_end_name(end), c->out.n,
                  c->n_dispatch, c->fail_text);
-    if (notify && !c->req->front_dropped) {
-        c->req->events->on_end(c->req->arg, c);
-        s->opts.wake(s->opts.arg); /* the front's output may have been flushed already in this turn */
-    }
+    ctl_ledger_ended(s->opts.ledger, c, !notify);
+    s->opts.wake(s->opts.arg); /* the front's output may have been flushed already in this turn */
     bury_if_done(s, c->req);
 }
 
@@ -186,7 +190,7 @@ static void queue_again(struct ctl_sched *s, struct ctl_choice *c, const char *w
     ctl_queue_add(&s->queue, c);
     s->opts.counts->redispatched++;
     log_debug(sched, "choice=%s queued again at %" PRId64 " tokens: %s", c->name, c->out.n, why);
-    if (!c->req->front_dropped && c->req->events->on_redispatch)
+    if (!is_left(c->req) && c->req->events->on_redispatch)
         c->req->events->on_redispatch(c->req->arg, c);
 }
 
@@ -232,8 +236,7 @@ static void on_tokens(void *arg, struct ctl_worker *w, const struct msg_tokens *
     c->n_death = 0;
     c->probation = false;
     c->avoid_epoch = 0;
-    if (!c->req->front_dropped)
-        c->req->events->on_tokens(c->req->arg, c, first, m->n);
+    ctl_ledger_arrived(s->opts.ledger, c, first, m->n);
 }
 
 static void on_finished(void *arg, struct ctl_worker *w, const struct msg_finished *m)
@@ -500,7 +503,7 @@ static size_t collect(struct ctl_sched *s, int64_t until_ms)
     s->deadline_ms = INT64_MAX;
     for (struct ctl_request *r = s->req; r; r = r->next) {
         if (r->n_live == 0)
-            continue;
+            continue; /* what it waits for is a commit */
         if (r->deadline_ms > until_ms) {
             if (r->deadline_ms < s->deadline_ms)
                 s->deadline_ms = r->deadline_ms;
@@ -523,6 +526,8 @@ static void end_due(struct ctl_sched *s, int64_t until_ms, enum ctl_end end, con
 
     for (size_t i = 0; i < n; i++) {
         struct ctl_request *r = s->due[i];
+        if (end == CTL_END_canceled && r->keep && !r->off_record)
+            continue; /* a stop of the server: the next process goes on with it */
         for (int k = 0; k < r->n_choice && r->n_live > 0; k++) {
             struct ctl_choice *c = &r->choice[k];
             if (c->state != CTL_CHOICE_ended)
@@ -582,26 +587,19 @@ static int check_request(struct ctl_sched *s, const struct ctl_request *r, struc
     return 0;
 }
 
-int ctl_sched_submit(struct ctl_sched *s, struct ctl_request **req_p, int64_t now_ms, struct err *err)
+/* Into the queue and the list, with what is common to new and recovered ones. */
+static void enter(struct ctl_sched *s, struct ctl_request *r)
 {
-    struct ctl_request *r = *req_p;
     char name[2 * MSG_NAME_MAX];
-    int rc = check_request(s, r, err);
 
-    if (rc)
-        return rc;
-    *req_p = NULL;
-    if (r->deadline_ms == 0)
-        r->deadline_ms = now_ms + s->opts.limit->request_ms;
     if (r->deadline_ms < s->deadline_ms)
         s->deadline_ms = r->deadline_ms;
-    if (r->min_output > r->max_output)
-        r->min_output = r->max_output;
     for (int i = 0; i < r->n_choice; i++) {
         struct ctl_choice *c = &r->choice[i];
         wire_name(r, i, name);
         memcpy(c->name, name, sizeof c->name); /* check_request has seen that it fits */
-        c->seed = r->sampling.seed + (uint64_t)i;
+        if (c->state == CTL_CHOICE_ended)
+            continue;
         c->order = ++s->order;
         name_add(s, c);
         ctl_queue_add(&s->queue, c);
@@ -611,10 +609,88 @@ int ctl_sched_submit(struct ctl_sched *s, struct ctl_request **req_p, int64_t no
     if (s->req)
         s->req->prev = r;
     s->req = r;
-    s->opts.counts->requests++;
     s->dirty = true;
     s->opts.wake(s->opts.arg);
+}
+
+int ctl_sched_submit(struct ctl_sched *s, struct ctl_request **req_p, int64_t now_ms, struct err *err)
+{
+    struct ctl_request *r = *req_p;
+    int rc = check_request(s, r, err);
+
+    if (rc)
+        return rc;
+    if (r->deadline_ms == 0)
+        r->deadline_ms = now_ms + s->opts.limit->request_ms;
+    if (r->min_output > r->max_output)
+        r->min_output = r->max_output;
+    for (int i = 0; i < r->n_choice; i++)
+        r->choice[i].seed = r->sampling.seed + (uint64_t)i;
+    rc = ctl_ledger_accept(s->opts.ledger, r, now_ms, err);
+    if (rc)
+        return rc;
+    *req_p = NULL;
+    enter(s, r);
+    s->opts.counts->requests++;
     return 0;
+}
+
+void ctl_sched_restore(struct ctl_sched *s, struct ctl_request *r)
+{
+    for (int i = 0; i < r->n_choice; i++)
+        r->choice[i].resumed = true;
+    enter(s, r);
+}
+
+void ctl_sched_settle(struct ctl_sched *s)
+{
+    struct ctl_choice *next;
+
+    for (struct ctl_choice *c = s->queue.head; c; c = next) {
+        next = c->next;
+        if (c->out.n >= c->req->max_output)
+            end_choice(s, c, CTL_END_length, NULL, false, true);
+    }
+}
+
+void ctl_sched_refused(struct ctl_sched *s, struct ctl_request *r, const char *text)
+{
+    for (int i = 0; i < r->n_choice; i++)
+        if (r->choice[i].state != CTL_CHOICE_ended)
+            end_choice(s, &r->choice[i], CTL_END_failed, text, true, true);
+}
+
+void ctl_sched_idle(struct ctl_sched *s, struct ctl_request *r)
+{
+    bury_if_done(s, r);
+}
+
+struct ctl_request *ctl_sched_find(struct ctl_sched *s, const char *id)
+{
+    struct ctl_request *r = s->req;
+    while (r && (r->front_dropped || strcmp(r->id, id) != 0))
+        r = r->next;
+    return r;
+}
+
+void ctl_sched_stop(struct ctl_sched *s, struct ctl_choice *c)
+{
+    if (c->state != CTL_CHOICE_ended)
+        end_choice(s, c, CTL_END_stop, NULL, true, true);
+}
+
+void ctl_sched_leave(struct ctl_sched *s, struct ctl_request **req_p)
+{
+    struct ctl_request *r = *req_p;
+
+    if (!r || r->off_record) {
+        ctl_sched_drop(s, req_p);
+        return;
+    }
+    *req_p = NULL;
+    ASSERT(!r->front_dropped);
+    r->front_dropped = true;
+    bury_if_done(s, r);
 }
 
 void ctl_sched_finish(struct ctl_sched *s, struct ctl_choice *c, enum ctl_end end)

@@ -17,6 +17,7 @@
 
 #include "controller/ctl.h"
 #include "controller/ledger/count.h"
+#include "controller/ledger/ledger.h"
 #include "controller/ledger/request.h"
 #include "controller/link/link.h"
 
@@ -30,6 +31,7 @@ struct ctl_sched;
 struct ctl_sched_opts {
     const struct ctl_limits *limit; /* lent, outlives the scheduler */
     struct ctl_counts *counts;      /* lent */
+    struct ctl_ledger *ledger;      /* lent */
     void (*wake)(void *arg);        /* make sure that a turn runs */
     void *arg;
     uint64_t seed; /* of the jitter */
@@ -45,7 +47,20 @@ void ctl_sched_destroy(struct ctl_sched **s);
 /* ---- the wall of ledger/request.h, with the loop's time ---- */
 int ctl_sched_submit(struct ctl_sched *s, struct ctl_request **req_p, int64_t now_ms, struct err *err);
 void ctl_sched_finish(struct ctl_sched *s, struct ctl_choice *c, enum ctl_end end);
+void ctl_sched_stop(struct ctl_sched *s, struct ctl_choice *c);
 void ctl_sched_drop(struct ctl_sched *s, struct ctl_request **req_p);
+void ctl_sched_leave(struct ctl_sched *s, struct ctl_request **req_p);
+struct ctl_request *ctl_sched_find(struct ctl_sched *s, const char *id);
+
+/* ---- after a restart: a request read back from the store goes on where it was ---- */
+/* Takes r (ledger/recall.h). Its choices go before everything that is new. */
+void ctl_sched_restore(struct ctl_sched *s, struct ctl_request *r);
+/* Once all are restored and their fronts have looked at them: end those that have all their tokens. */
+void ctl_sched_settle(struct ctl_sched *s);
+
+/* ---- for the ledger ---- */
+void ctl_sched_refused(struct ctl_sched *s, struct ctl_request *r, const char *text);
+void ctl_sched_idle(struct ctl_sched *s, struct ctl_request *r);
 
 /* ---- the steps of a turn, in this order ---- */
 void ctl_sched_begin(struct ctl_sched *s, int64_t now_ms);  /* before the link's turn: sets the time of its events */

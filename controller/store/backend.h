@@ -19,6 +19,9 @@ struct store_refusals {
 
 struct store_backend;
 
+/* A record that was read; a non-zero answer ends the reading and is its result. */
+typedef int (*store__record_fn)(void *arg, const struct store_record *r);
+
 struct store_backend_ops {
     const char *name;
     /* Connect, check, migrate, take the lead. On failure *fault says why; there is no backend then. */
@@ -31,8 +34,12 @@ struct store_backend_ops {
     int (*sync)(struct store_backend *b, struct err *err);
     /* A sign of life of the leader; finds out whether it still is. */
     int (*beat)(struct store_backend *b, struct err *err);
-    int (*load)(struct store_backend *b, enum store_load_what what, const struct store_visitor *v, void *arg,
-                struct err *err);
+    /* Requests, oldest first, each with its tokens and ends; then, if asked for, runs with their steps and end. */
+    int (*load)(struct store_backend *b, enum store_load_what what, bool with_runs, store__record_fn on_record,
+                void *arg, struct err *err);
+    /* The answer to a query that store.c has checked, in the same order as load; ids as records of prune, prune_run. */
+    int (*fetch)(struct store_backend *b, const struct store_query *query, store__record_fn on_record, void *arg,
+                 struct err *err);
     void (*close)(struct store_backend **b_p);
     bool lazy_is_durable; /* commit() is durable always: no sync needed */
     bool needs_beat;

@@ -108,6 +108,62 @@ static int check_end(const struct store_end *e, struct err *err)
     return rc;
 }
 
+/* A JSON text, or NULL where it may be missing. */
+static int check_json(const char *what, const char *s, struct err *err)
+{
+    size_t n = s ? strlen(s) : 0;
+    int rc = check_count(what, (int64_t)n, 0, STORE_BLOB_BYTES_MAX, err);
+    if (!rc && n && !utf8_is_valid(s, n))
+        return err_set(err, ERR_FORMAT, "%s: not UTF-8", what);
+    return rc;
+}
+
+static int check_run(const struct store_run *r, struct err *err)
+{
+    int rc = check_name("run id", r->id, STORE_ID_MAX, err);
+    if (!rc)
+        rc = check_name("tenant", r->tenant, STORE_TENANT_MAX, err);
+    if (!rc && r->key)
+        rc = check_name("idempotency key", r->key, STORE_KEY_MAX, err);
+    if (!rc)
+        rc = check_name("name of the pipeline", r->name, STORE_PATH_MAX, err);
+    if (!rc && r->parent)
+        rc = check_name("id of the parent run", r->parent, STORE_ID_MAX, err);
+    if (!rc && (!r->pipeline || !r->input))
+        return err_set(err, ERR_FORMAT, "a run without pipeline or input");
+    if (!rc)
+        rc = check_json("bytes of the pipeline", r->pipeline, err);
+    if (!rc)
+        rc = check_json("bytes of the input", r->input, err);
+    return rc;
+}
+
+static int check_step(const struct store_step *t, struct err *err)
+{
+    int rc = check_name("run id", t->run, STORE_ID_MAX, err);
+    if (!rc)
+        rc = check_name("path of a step", t->path, STORE_PATH_MAX, err);
+    if (!rc)
+        rc = check_count("attempt", t->attempt, 0, INT32_MAX, err);
+    if (!rc)
+        rc = check_name("state of a step", t->state, STORE_FINISH_MAX, err);
+    if (!rc && t->request)
+        rc = check_name("request id", t->request, STORE_ID_MAX, err);
+    if (!rc)
+        rc = check_json("bytes of a step's result", t->result, err);
+    return rc;
+}
+
+static int check_run_end(const struct store_run_end *e, struct err *err)
+{
+    int rc = check_name("run id", e->run, STORE_ID_MAX, err);
+    if (!rc)
+        rc = check_name("state of a run", e->state, STORE_FINISH_MAX, err);
+    if (!rc)
+        rc = check_json("bytes of a run's output", e->output, err);
+    return rc;
+}
+
 static int check_record(const struct store_record *r, struct err *err)
 {
     switch (r->kind) {
@@ -115,6 +171,10 @@ static int check_record(const struct store_record *r, struct err *err)
     case STORE_tokens: return check_tokens(&r->u.tokens, err);
     case STORE_end: return check_end(&r->u.end, err);
     case STORE_prune: return check_name("request id", r->u.prune, STORE_ID_MAX, err);
+    case STORE_run: return check_run(&r->u.run, err);
+    case STORE_step: return check_step(&r->u.step, err);
+    case STORE_run_end: return check_run_end(&r->u.run_end, err);
+    case STORE_prune_run: return check_name("run id", r->u.prune_run, STORE_ID_MAX, err);
     case STORE_KIND_N: break;
     }
     BUG("no such kind of record");
@@ -154,11 +214,47 @@ static const char *copy_text(struct store_batch *b, const char *s)
     return copy(b, out, n);
 }
 
-int store_batch_add(struct store_batch *b, const struct store_record *r, enum store_class cls, struct err *err)
+static void copy_request(struct store_batch *b, struct store_request *q)
 {
-    int rc = check_record(r, err);
-    if (rc)
-        return rc;
+    q->id = copy_name(b, q->id);
+    q->tenant = copy_name(b, q->tenant);
+    q->path = copy_name(b, q->path);
+    q->key = copy_name(b, q->key);
+    q->prompt = copy(b, q->prompt, (size_t)q->n_prompt * sizeof *q->prompt);
+    q->params = copy(b, q->params, q->params_bytes);
+}
+
+static void copy_run(struct store_batch *b, struct store_run *r)
+{
+    r->id = copy_name(b, r->id);
+    r->tenant = copy_name(b, r->tenant);
+    r->key = copy_name(b, r->key);
+    r->name = copy_name(b, r->name);
+    r->pipeline = copy_name(b, r->pipeline);
+    r->input = copy_name(b, r->input);
+    r->parent = copy_name(b, r->parent);
+}
+
+static void copy_step(struct store_batch *b, struct store_step *t)
+{
+    t->run = copy_name(b, t->run);
+    t->path = copy_name(b, t->path);
+    t->state = copy_name(b, t->state);
+    t->result = copy_name(b, t->result);
+    t->request = copy_name(b, t->request);
+    t->error = t->error ? copy_text(b, t->error) : NULL;
+}
+
+static void copy_run_end(struct store_batch *b, struct store_run_end *e)
+{
+    e->run = copy_name(b, e->run);
+    e->state = copy_name(b, e->state);
+    e->output = copy_name(b, e->output);
+    e->error = e->error ? copy_text(b, e->error) : NULL;
+}
+
+void store__batch_copy(struct store_batch *b, const struct store_record *r)
+{
     if (b->n == b->cap) {
         b->cap = b->cap ? 2 * b->cap : 16;
         b->record = mem_realloc(b->record, b->cap * sizeof *b->record);
@@ -166,18 +262,8 @@ int store_batch_add(struct store_batch *b, const struct store_record *r, enum st
     struct store_record *to = &b->record[b->n++];
     *to = *r;
     b->bytes += sizeof *to;
-    b->full |= cls == STORE_FULL;
     switch (r->kind) {
-    case STORE_accept: {
-        struct store_request *q = &to->u.accept;
-        q->id = copy_name(b, q->id);
-        q->tenant = copy_name(b, q->tenant);
-        q->path = copy_name(b, q->path);
-        q->key = copy_name(b, q->key);
-        q->prompt = copy(b, q->prompt, (size_t)q->n_prompt * sizeof *q->prompt);
-        q->params = copy(b, q->params, q->params_bytes);
-        break;
-    }
+    case STORE_accept: copy_request(b, &to->u.accept); break;
     case STORE_tokens: {
         struct store_tokens *t = &to->u.tokens;
         t->request = copy_name(b, t->request);
@@ -191,7 +277,23 @@ int store_batch_add(struct store_batch *b, const struct store_record *r, enum st
         to->u.end.text = copy_text(b, r->u.end.text);
         break;
     case STORE_prune: to->u.prune = copy_name(b, r->u.prune); break;
+    case STORE_run: copy_run(b, &to->u.run); break;
+    case STORE_step: copy_step(b, &to->u.step); break;
+    case STORE_run_end: copy_run_end(b, &to->u.run_end); break;
+    case STORE_prune_run: to->u.prune_run = copy_name(b, r->u.prune_run); break;
     case STORE_KIND_N: BUG("no such kind of record");
     }
+}
+
+int store_batch_add(struct store_batch *b, const struct store_record *r, enum store_class cls, struct err *err)
+{
+    int rc = check_record(r, err);
+    if (rc)
+        return rc;
+    size_t before = b->bytes;
+    store__batch_copy(b, r);
+    if (b->bytes - before > b->bytes_largest)
+        b->bytes_largest = b->bytes - before;
+    b->full |= cls == STORE_FULL;
     return 0;
 }

@@ -12,21 +12,18 @@
 #include "common/base/clock.h"
 #include "common/mem/buf.h"
 #include "common/mem/mem.h"
-#include "controller/store/backend.h"
+#include "controller/store/postgres.h"
 
 #include <endian.h>
 #include <errno.h>
-#include <libpq-fe.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are stored as they are in memory, little-endian");
-
 enum {
-    PARAMS_MAX = 12,
-    PAGE_ROWS = 64,           /* requests fetched at once by load */
+    OPEN_BUSY_MS = 200,       /* how long the opening waits for another session: one that just ends */
+    CLOSE_MS = 1000,          /* how long the closing waits for the server to give the lock back */
     TAKE_OVER_MS = 2000,      /* how long a session may take to end that was told to */
     LOCK_TIMEOUT_MS = 5000,   /* waiting for the leader row; another transaction holds it for a moment only */
     NAMED_BYTES_MAX = 256,
@@ -34,7 +31,7 @@ enum {
 
 #define LOCK_KEY "4774451407313061425" /* "BBBBBBF1": the advisory lock of the leader */
 
-/* Forward only, as in sqlite.c, number by number the same schema. */
+/* Forward only, as in sqlite.c, number by number for the same records. */
 static const char *const migration[STORE_SCHEMA_VERSION] = {
     /* 1 */
     "CREATE TABLE baton.leader(one int PRIMARY KEY CHECK (one = 1), epoch bigint NOT NULL, batch bigint NOT NULL,"
@@ -52,101 +49,60 @@ static const char *const migration[STORE_SCHEMA_VERSION] = {
     " reasoning_tok bigint NOT NULL, ended_ms bigint NOT NULL, PRIMARY KEY (request, choice));"
     "CREATE FUNCTION baton.mark(e bigint, b bigint) RETURNS void LANGUAGE plpgsql AS $$"
     " DECLARE r baton.leader; BEGIN SELECT * INTO r FROM baton.leader FOR UPDATE;"
-    " IF r.epoch <> e THEN RAISE EXCEPTION 'epoch % of % leads, ours is %', r.epoch, r.holder, e USING ERRCODE='BT001';"
+    " IF r.epoch <> e THEN RAISE EXCEPTION 'epoch % of % leads, ours is %', r.epoch, r.holder, e USING "
+    "ERRCODE='BT001';"
     " END IF; IF r.batch >= b THEN RAISE EXCEPTION 'batch % is committed', b USING ERRCODE='BT002'; END IF;"
     " UPDATE baton.leader SET batch = b, beat = clock_timestamp(); END $$;",
+    /* 2: what is live as a table of its own; runs */
+    "CREATE TABLE baton.live(request text PRIMARY KEY);"
+    "INSERT INTO baton.live SELECT id FROM baton.request r"
+    " WHERE (SELECT count(*) FROM baton.ended e WHERE e.request = r.id) < r.n_choice;"
+    "CREATE TABLE baton.run(id text PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY UNIQUE, tenant text NOT NULL,"
+    " key text, body_hash bytea NOT NULL, name text NOT NULL, pipeline text NOT NULL, input text NOT NULL, parent "
+    "text,"
+    " created_ms bigint NOT NULL, deadline_ms bigint NOT NULL);"
+    "CREATE UNIQUE INDEX run_key ON baton.run(tenant, key) WHERE key IS NOT NULL;"
+    "CREATE INDEX run_tenant ON baton.run(tenant, n);"
+    "CREATE INDEX run_age ON baton.run(created_ms, id COLLATE \"C\");"
+    "CREATE TABLE baton.live_run(run text PRIMARY KEY);"
+    "CREATE TABLE baton.step(run text NOT NULL, path text NOT NULL, attempt int NOT NULL, state text NOT NULL,"
+    " ord bigint GENERATED ALWAYS AS IDENTITY, result text, request text, error text, prompt_tok bigint NOT NULL,"
+    " output_tok bigint NOT NULL, cached_tok bigint NOT NULL, reasoning_tok bigint NOT NULL, at_ms bigint NOT NULL,"
+    " PRIMARY KEY (run, path, attempt, state));"
+    "CREATE UNIQUE INDEX step_done ON baton.step(run, path) WHERE state = 'done';"
+    "CREATE TABLE baton.run_end(run text PRIMARY KEY, state text NOT NULL, output text, error text,"
+    " prompt_tok bigint NOT NULL, output_tok bigint NOT NULL, cached_tok bigint NOT NULL, reasoning_tok bigint NOT "
+    "NULL,"
+    " ended_ms bigint NOT NULL);",
 };
 
-#define NEXT_INDEX "coalesce((SELECT first + n FROM baton.token WHERE request = $1 AND choice = $2" \
-                   " ORDER BY first DESC LIMIT 1), 0)"
-#define ORDER_BY   " ORDER BY r.created_ms, r.id COLLATE \"C\""
-/* Requests after the last one of the page before: $1 only those with a live choice, $2, $3 the last one. */
-#define PAGE                                                                                          \
-    "WITH page AS (SELECT * FROM baton.request q WHERE (q.created_ms, q.id COLLATE \"C\") > ($2, $3)" \
-    " AND (NOT $1 OR (SELECT count(*) FROM baton.ended e WHERE e.request = q.id) < q.n_choice)"       \
-    " ORDER BY q.created_ms, q.id COLLATE \"C\" LIMIT 64) "
-
-/* One list: enum, text, parameter types as psql writes them. Prepared on each connection. */
-#define STATEMENT_LIST(X)                                                                                            \
-    X(mark, "SELECT baton.mark($1::bigint, $2::bigint)")                                                             \
-    X(accept,                                                                                                        \
-      "INSERT INTO baton.request(id, tenant, path, key, body_hash, prompt, params_version, params, seed,"            \
-      " created_ms, deadline_ms, n_choice) VALUES ($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::bytea,"    \
-      " $7::bigint, $8::bytea, $9::bigint, $10::bigint, $11::bigint, $12::bigint) ON CONFLICT DO NOTHING")           \
-    X(tokens, "INSERT INTO baton.token(request, choice, first, n, ids, extra)"                                       \
-              " SELECT $1::text, $2::bigint, $3::bigint, $4::bigint, $5::bytea, $6::bytea"                           \
-              " WHERE EXISTS (SELECT 1 FROM baton.request WHERE id = $1 AND $2 < n_choice)"                          \
-              " AND NOT EXISTS (SELECT 1 FROM baton.ended WHERE request = $1 AND choice = $2) AND $3 = " NEXT_INDEX) \
-    X(end, "INSERT INTO baton.ended(request, choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok,"       \
-           " reasoning_tok, ended_ms) SELECT $1::text, $2::bigint, $3::text, $4::text, $5::bigint, $6::bigint,"      \
-           " $7::bigint, $8::bigint, $9::bigint, $10::bigint"                                                        \
-           " WHERE EXISTS (SELECT 1 FROM baton.request WHERE id = $1 AND $2 < n_choice)"                             \
-           " AND $5 = " NEXT_INDEX " ON CONFLICT DO NOTHING")                                                        \
-    X(prune_ended, "DELETE FROM baton.ended WHERE request = $1::text")                                               \
-    X(prune_token, "DELETE FROM baton.token WHERE request = $1::text")                                               \
-    X(prune_request, "DELETE FROM baton.request WHERE id = $1::text")                                                \
-    X(beat, "UPDATE baton.leader SET beat = clock_timestamp() WHERE epoch = $1::bigint")                             \
-    X(load_request,                                                                                                  \
-      PAGE "SELECT r.id, r.tenant, r.path, r.key, r.body_hash, r.prompt, r.params_version::bigint, r.params,"        \
-           " r.seed, r.created_ms, r.deadline_ms, r.n_choice::bigint FROM page r" ORDER_BY)                          \
-    X(load_token, PAGE "SELECT t.request, t.choice::bigint, t.first, t.n::bigint, t.ids, t.extra FROM page r"        \
-                       " JOIN baton.token t ON t.request = r.id" ORDER_BY ", t.choice, t.first")                     \
-    X(load_ended, PAGE "SELECT e.request, e.choice::bigint, e.finish, e.text, e.n_tok, e.prompt_tok, e.output_tok,"  \
-                       " e.cached_tok, e.reasoning_tok, e.ended_ms FROM page r"                                      \
-                       " JOIN baton.ended e ON e.request = r.id" ORDER_BY ", e.choice")
-
-enum statement {
-#define X(name, sql) S_##name,
-    STATEMENT_LIST(X)
-#undef X
-        S_N
-};
-
-static const char *const statement_name[S_N] = {
+static const char *const statement_name[PG_N] = {
 #define X(name, sql) #name,
-    STATEMENT_LIST(X)
+    PG_STATEMENT_LIST(X)
 #undef X
 };
 
-static const char *const statement_sql[S_N] = {
+static const char *const statement_sql[PG_N] = {
 #define X(name, sql) sql,
-    STATEMENT_LIST(X)
+    PG_STATEMENT_LIST(X)
 #undef X
 };
 
-struct pg {
-    struct store_backend base;
-    struct store_config config;
-    char *url;
-    char *where; /* host, port and database, for error texts: a url may hold a password */
-    char *holder;
-    PGconn *conn; /* NULL after a failure: the next call connects again */
-};
-
-/* The parameters of one statement, in binary. */
-struct params {
-    int n;
-    const char *value[PARAMS_MAX];
-    int length[PARAMS_MAX];
-    int format[PARAMS_MAX];
-    int64_t number[PARAMS_MAX]; /* big-endian */
-};
-
-static void add_bytes(struct params *p, const void *data, size_t n)
+static void add_bytes(struct pg_params *p, const void *data, size_t n)
 {
     p->value[p->n] = n ? data : "";
     p->length[p->n] = (int)n; /* STORE_BLOB_BYTES_MAX and STORE_TOKENS_MAX keep it small */
     p->format[p->n++] = 1;
 }
 
-static void add_text(struct params *p, const char *s)
+void store__pg_add_text(struct pg_params *p, const char *s)
 {
     p->value[p->n] = s;
     p->length[p->n] = 0;
     p->format[p->n++] = 0;
 }
 
-static void add_i64(struct params *p, int64_t v)
+void store__pg_add_i64(struct pg_params *p, int64_t v)
 {
     p->number[p->n] = (int64_t)htobe64((uint64_t)v);
     p->value[p->n] = (const char *)&p->number[p->n];
@@ -270,8 +226,8 @@ static int query(struct pg *g, const char *sql, const char *doing, PGresult **ou
     return PQsendQuery(g->conn, sql) ? collect(g, doing, out, err) : fail_conn(g, doing, err);
 }
 
-static int query_prepared(struct pg *g, enum statement i, const struct params *p, const char *doing, PGresult **out,
-                          struct err *err)
+int store__pg_query(struct pg *g, enum pg_statement i, const struct pg_params *p, const char *doing, PGresult **out,
+                    struct err *err)
 {
     if (!PQsendQueryPrepared(g->conn, statement_name[i], p->n, p->value, p->length, p->format, 1))
         return fail_conn(g, doing, err);
@@ -345,6 +301,10 @@ static int take_lock(struct pg *g, int64_t version, struct err *err)
     bool got;
 
     int rc = try_lock(g, &got, err);
+    for (int ms = 0; !rc && !got && ms < OPEN_BUSY_MS; ms += 20) {
+        sleep_ms(20);
+        rc = try_lock(g, &got, err);
+    }
     if (rc || got)
         return rc;
     if (version >= 1 && g->config.limit.lease_ms > 0) {
@@ -438,7 +398,7 @@ static int take_lead(struct pg *g, struct err *err)
 
 static int prepare(struct pg *g, struct err *err)
 {
-    for (int i = 0; i < S_N; i++) {
+    for (int i = 0; i < PG_N; i++) {
         if (!PQsendPrepare(g->conn, statement_name[i], statement_sql[i], 0, NULL))
             return fail_conn(g, "preparing for", err);
         int rc = collect(g, "preparing for", NULL, err);
@@ -463,8 +423,7 @@ static int session(struct pg *g, struct err *err)
     return prepare(g, err);
 }
 
-/* Connect if there is no connection. Blocks up to connect_timeout. */
-static int connect_db(struct pg *g, struct err *err)
+int store__pg_connect(struct pg *g, struct err *err)
 {
     static const char *const key[] = {"dbname",    "connect_timeout", "application_name", "client_encoding",
                                       "keepalives_idle", "tcp_user_timeout", NULL};
@@ -490,57 +449,26 @@ static int connect_db(struct pg *g, struct err *err)
 
 /* ---- writing: one pipeline ---- */
 
-static void fill(struct params *p, const struct store_record *r)
+static void add_cells(struct pg_params *p, const struct store_cell *cell, int n)
 {
     p->n = 0;
-    if (r->kind == STORE_accept) {
-        const struct store_request *q = &r->u.accept;
-        add_text(p, q->id);
-        add_text(p, q->tenant);
-        add_text(p, q->path);
-        add_text(p, q->key);
-        add_bytes(p, q->body_hash, sizeof q->body_hash);
-        add_bytes(p, q->prompt, (size_t)q->n_prompt * sizeof *q->prompt);
-        add_i64(p, q->params_version);
-        add_bytes(p, q->params, q->params_bytes);
-        add_i64(p, (int64_t)q->seed);
-        add_i64(p, q->created_ms);
-        add_i64(p, q->deadline_ms);
-        add_i64(p, q->n_choice);
-    } else if (r->kind == STORE_tokens) {
-        const struct store_tokens *t = &r->u.tokens;
-        add_text(p, t->request);
-        add_i64(p, t->choice);
-        add_i64(p, t->first);
-        add_i64(p, t->n);
-        add_bytes(p, t->id, (size_t)t->n * sizeof *t->id);
-        add_bytes(p, t->extra, t->extra_bytes);
-    } else if (r->kind == STORE_end) {
-        const struct store_end *e = &r->u.end;
-        add_text(p, e->request);
-        add_i64(p, e->choice);
-        add_text(p, e->finish);
-        add_text(p, e->text);
-        add_i64(p, e->n_tok);
-        add_i64(p, e->usage.prompt_tok);
-        add_i64(p, e->usage.output_tok);
-        add_i64(p, e->usage.cached_tok);
-        add_i64(p, e->usage.reasoning_tok);
-        add_i64(p, e->ended_ms);
-    } else {
-        add_text(p, r->u.prune);
+    for (int i = 0; i < n; i++) {
+        if (cell[i].type == STORE_CELL_i64)
+            store__pg_add_i64(p, cell[i].i);
+        else if (cell[i].type == STORE_CELL_bytes)
+            add_bytes(p, cell[i].p, cell[i].n);
+        else
+            store__pg_add_text(p, cell[i].p);
     }
 }
 
-/* The statements of one record: `first` .. `last`. */
-static void statements_of(enum store_kind kind, enum statement *first, enum statement *last)
-{
-    static const enum statement from[STORE_KIND_N] = {S_accept, S_tokens, S_end, S_prune_ended};
-    *first = from[kind];
-    *last = kind == STORE_prune ? S_prune_request : from[kind];
-}
+static const enum pg_statement statement_of[STORE_KIND_N] = {
+#define X(kind) PG_##kind,
+    STORE_KIND_LIST(X)
+#undef X
+};
 
-static bool send_prepared(struct pg *g, enum statement i, const struct params *p)
+static bool send_prepared(struct pg *g, enum pg_statement i, const struct pg_params *p)
 {
     /* libpq copies the values; what it cannot write at once it keeps. Reading has its turn in next_result, and the
      * server reads on as long as its answers (a few bytes a statement) fit in the socket, which PQconsumeInput sees
@@ -555,19 +483,19 @@ static bool send_plain(struct pg *g, const char *sql)
 
 static bool send_all(struct pg *g, struct store_batch *const *batch, size_t n)
 {
-    struct params p = {0};
-    enum statement i, last;
+    struct store_cell cell[STORE_CELLS_MAX];
+    struct pg_params p = {0};
 
-    add_i64(&p, (int64_t)g->base.epoch);
-    add_i64(&p, (int64_t)batch[n - 1]->seq);
-    if (!send_plain(g, "BEGIN") || !send_prepared(g, S_mark, &p))
+    store__pg_add_i64(&p, (int64_t)g->base.epoch);
+    store__pg_add_i64(&p, (int64_t)batch[n - 1]->seq);
+    if (!send_plain(g, "BEGIN") || !send_prepared(g, PG_mark, &p))
         return false;
     for (size_t b = 0; b < n; b++) {
         for (size_t k = 0; k < batch[b]->n; k++) {
-            fill(&p, &batch[b]->record[k]);
-            for (statements_of(batch[b]->record[k].kind, &i, &last); i <= last; i++)
-                if (!send_prepared(g, i, &p))
-                    return false;
+            const struct store_record *r = &batch[b]->record[k];
+            add_cells(&p, cell, store__pack(r, cell));
+            if (!send_prepared(g, statement_of[r->kind], &p))
+                return false;
             if (k % 64 == 63 && (PQflush(g->conn) < 0 || !PQconsumeInput(g->conn)))
                 return false;
         }
@@ -609,7 +537,6 @@ static int read_answer(struct pg *g, struct reading *rd, int64_t *changed, struc
 static int read_all(struct pg *g, struct store_batch *const *batch, size_t n, struct store_refusals *out,
                     struct reading *rd, struct err *err)
 {
-    enum statement i, last;
     PGresult *res = NULL;
     int64_t changed;
     int rc;
@@ -619,10 +546,10 @@ static int read_all(struct pg *g, struct store_batch *const *batch, size_t n, st
     for (size_t b = 0; b < n; b++) {
         for (size_t k = 0; k < batch[b]->n; k++) {
             const struct store_record *r = &batch[b]->record[k];
-            for (statements_of(r->kind, &i, &last); i <= last; i++)
-                if ((rc = read_answer(g, rd, &changed, err)))
-                    return rc;
-            if (!rd->rc && !rd->repeated && r->kind != STORE_prune && changed == 0)
+            if ((rc = read_answer(g, rd, &changed, err)))
+                return rc;
+            bool deletes = r->kind == STORE_prune || r->kind == STORE_prune_run;
+            if (!rd->rc && !rd->repeated && !deletes && changed == 0)
                 store__refuse(out, batch[b]->seq, r);
         }
     }
@@ -638,7 +565,7 @@ static int pg_commit(struct store_backend *base, struct store_batch *const *batc
 {
     struct pg *g = (struct pg *)base;
     struct reading rd = {0};
-    int rc = connect_db(g, err);
+    int rc = store__pg_connect(g, err);
 
     (void)full; /* always */
     if (rc)
@@ -671,142 +598,19 @@ static int pg_sync(struct store_backend *base, struct err *err)
 static int pg_beat(struct store_backend *base, struct err *err)
 {
     struct pg *g = (struct pg *)base;
-    struct params p = {0};
+    struct pg_params p = {0};
     PGresult *res;
-    int rc = connect_db(g, err);
+    int rc = store__pg_connect(g, err);
 
     if (rc)
         return rc;
-    add_i64(&p, (int64_t)base->epoch);
-    if ((rc = query_prepared(g, S_beat, &p, "writing to", &res, err)))
+    store__pg_add_i64(&p, (int64_t)base->epoch);
+    if ((rc = store__pg_query(g, PG_beat, &p, "writing to", &res, err)))
         return rc;
     if (strcmp(PQcmdTuples(res), "1") != 0)
         rc = store__fail(&base->fault, STORE_FAULT_fenced, err, "another controller leads in %s, our epoch was %llu",
                          g->where, (unsigned long long)base->epoch);
     PQclear(res);
-    return rc;
-}
-
-/* ---- reading: pages of requests with all that belongs to them ---- */
-
-static int64_t i64_at(const PGresult *res, int row, int col)
-{
-    uint64_t v;
-    if (PQgetlength(res, row, col) != sizeof v)
-        return -1;
-    memcpy(&v, PQgetvalue(res, row, col), sizeof v);
-    return (int64_t)be64toh(v);
-}
-
-static bool is_of(const PGresult *res, int row, const char *id)
-{
-    return row < PQntuples(res) && strcmp(PQgetvalue(res, row, 0), id) == 0;
-}
-
-/* libpq aligns no value, so ids are copied. Returns the number, or -1. */
-static int64_t ids_at(const PGresult *res, int row, int col, struct buf *copy)
-{
-    int n = PQgetlength(res, row, col);
-    buf_clear(copy);
-    buf_add(copy, PQgetvalue(res, row, col), (size_t)n);
-    return n % 4 == 0 ? n / 4 : -1;
-}
-
-struct page {
-    PGresult *request, *token, *ended;
-    int i_token, i_ended;
-    struct buf ids;
-};
-
-static int load_parts(struct pg *g, struct page *p, const char *id, const struct store_visitor *v, void *arg,
-                      struct err *err)
-{
-    int rc = 0;
-
-    for (; !rc && is_of(p->token, p->i_token, id); p->i_token++) {
-        const PGresult *t = p->token;
-        int i = p->i_token;
-        struct store_tokens tok = {.request = id,
-                                   .choice = (int32_t)i64_at(t, i, 1),
-                                   .first = i64_at(t, i, 2),
-                                   .n = (int32_t)i64_at(t, i, 3),
-                                   .extra = PQgetvalue(t, i, 5),
-                                   .extra_bytes = (size_t)PQgetlength(t, i, 5)};
-        if (ids_at(t, i, 4, &p->ids) != tok.n)
-            return store__fail(&g->base.fault, STORE_FAULT_corrupt, err,
-                               "%s: request %s has a row of tokens of the wrong length", g->where, id);
-        tok.id = (const int32_t *)(void *)p->ids.data;
-        rc = v->on_tokens(arg, &tok);
-    }
-    for (; !rc && is_of(p->ended, p->i_ended, id); p->i_ended++) {
-        const PGresult *e = p->ended;
-        int i = p->i_ended;
-        struct store_end end = {.request = id,
-                                .choice = (int32_t)i64_at(e, i, 1),
-                                .finish = PQgetvalue(e, i, 2),
-                                .text = PQgetvalue(e, i, 3),
-                                .n_tok = i64_at(e, i, 4),
-                                .usage = {i64_at(e, i, 5), i64_at(e, i, 6), i64_at(e, i, 7), i64_at(e, i, 8)},
-                                .ended_ms = i64_at(e, i, 9)};
-        rc = v->on_end(arg, &end);
-    }
-    return rc;
-}
-
-static int load_row(struct pg *g, struct page *p, int i, const struct store_visitor *v, void *arg, struct err *err)
-{
-    const PGresult *q = p->request;
-    struct store_request r = {.id = PQgetvalue(q, i, 0),
-                              .tenant = PQgetvalue(q, i, 1),
-                              .path = PQgetvalue(q, i, 2),
-                              .key = PQgetisnull(q, i, 3) ? NULL : PQgetvalue(q, i, 3),
-                              .params_version = (int32_t)i64_at(q, i, 6),
-                              .params = PQgetvalue(q, i, 7),
-                              .params_bytes = (size_t)PQgetlength(q, i, 7),
-                              .seed = (uint64_t)i64_at(q, i, 8),
-                              .created_ms = i64_at(q, i, 9),
-                              .deadline_ms = i64_at(q, i, 10),
-                              .n_choice = (int32_t)i64_at(q, i, 11)};
-
-    r.n_prompt = ids_at(q, i, 5, &p->ids);
-    r.prompt = (const int32_t *)(void *)p->ids.data;
-    if (PQgetlength(q, i, 4) != STORE_HASH_BYTES || r.n_prompt < 0)
-        return store__fail(&g->base.fault, STORE_FAULT_corrupt, err,
-                           "%s: request %s has a column of the wrong length", g->where, r.id);
-    memcpy(r.body_hash, PQgetvalue(q, i, 4), sizeof r.body_hash);
-    int rc = v->on_request(arg, &r);
-    return rc ? rc : load_parts(g, p, r.id, v, arg, err);
-}
-
-static int pg_load(struct store_backend *base, enum store_load_what what, const struct store_visitor *v, void *arg,
-                   struct err *err)
-{
-    struct pg *g = (struct pg *)base;
-    char last_id[STORE_ID_MAX] = "";
-    int64_t last_ms = INT64_MIN;
-    int n = PAGE_ROWS, rc = connect_db(g, err);
-
-    while (!rc && n == PAGE_ROWS) {
-        struct page p = {0};
-        struct params a = {0};
-        add_bytes(&a, what == STORE_LOAD_live ? "\1" : "\0", 1);
-        add_i64(&a, last_ms);
-        add_text(&a, last_id);
-        if (!(rc = query_prepared(g, S_load_request, &a, "reading from", &p.request, err)) &&
-            !(rc = query_prepared(g, S_load_token, &a, "reading from", &p.token, err)))
-            rc = query_prepared(g, S_load_ended, &a, "reading from", &p.ended, err);
-        n = rc ? 0 : PQntuples(p.request);
-        for (int i = 0; i < n && !rc; i++)
-            rc = load_row(g, &p, i, v, arg, err);
-        if (!rc && n) {
-            last_ms = i64_at(p.request, n - 1, 9);
-            snprintf(last_id, sizeof last_id, "%s", PQgetvalue(p.request, n - 1, 0));
-        }
-        PQclear(p.request);
-        PQclear(p.token);
-        PQclear(p.ended);
-        buf_release(&p.ids);
-    }
     return rc;
 }
 
@@ -819,7 +623,13 @@ static void pg_close(struct store_backend **b_p)
     if (!g)
         return;
     *b_p = NULL;
-    drop_conn(g); /* gives the lock back */
+    if (g->conn && PQtransactionStatus(g->conn) == PQTRANS_IDLE) {
+        struct err ignored;
+        g->config.limit.commit_ms = CLOSE_MS;
+        /* The end of the session gives it back as well, but some time after we are gone. */
+        query(g, "SELECT pg_advisory_unlock_all()", "closing", NULL, &ignored);
+    }
+    drop_conn(g);
     mem_free(g->url);
     mem_free(g->where);
     mem_free(g->holder);
@@ -838,7 +648,7 @@ static int pg_open(const struct store_config *c, struct store_backend **b_p, enu
     g->where = mem_strdup("postgresql");
     store__holder(c, holder, sizeof holder);
     g->holder = mem_strdup(holder);
-    int rc = connect_db(g, err);
+    int rc = store__pg_connect(g, err);
     if (rc) {
         *fault = base->fault;
         pg_close(&base);
@@ -854,7 +664,8 @@ const struct store_backend_ops store__postgres = {
     .commit = pg_commit,
     .sync = pg_sync,
     .beat = pg_beat,
-    .load = pg_load,
+    .load = store__pg_load,
+    .fetch = store__pg_fetch,
     .close = pg_close,
     .lazy_is_durable = true,
     .needs_beat = true,

@@ -15,14 +15,14 @@
 enum {
     STORE_ID_MAX = 64,      /* bytes of a request id, with NUL; the same as MSG_NAME_MAX */
     STORE_TENANT_MAX = 128, /* with NUL, like the next three */
-    STORE_PATH_MAX = 256,
+    STORE_PATH_MAX = 256,     /* of a call, or of a step */
     STORE_KEY_MAX = 256,    /* Idempotency-Key */
-    STORE_FINISH_MAX = 32,
+    STORE_FINISH_MAX = 32,    /* why a choice ended, the state of a step or of a run */
     STORE_TEXT_MAX = 512,   /* longer texts are cut at a whole character */
     STORE_HASH_BYTES = 32,
     STORE_CHOICES_MAX = 128,
     STORE_TOKENS_MAX = 1 << 24,       /* ids of one prompt, or of one row of tokens */
-    STORE_BLOB_BYTES_MAX = 128 << 20, /* params of a request, extra of a row of tokens */
+    STORE_BLOB_BYTES_MAX = 128 << 20, /* params of a request, extra of a row of tokens, a JSON text */
 };
 
 /* A request was accepted. FULL: on disk before it is acknowledged. The tuple (tenant, path, key) is unique where
@@ -68,12 +68,50 @@ struct store_end {
     int64_t ended_ms;   /* wall clock */
 };
 
+/* A run of a pipeline began. FULL. The id is unique, and (tenant, key) where there is a key: refused otherwise. */
+struct store_run {
+    const char *id, *tenant;
+    const char *key;                     /* NULL: none */
+    uint8_t body_hash[STORE_HASH_BYTES]; /* decides 409 for a known key */
+    const char *name;                    /* of the pipeline */
+    const char *pipeline, *input;        /* JSON texts; the pipeline canonical. NULL in the answer to a list */
+    const char *parent;                  /* the run it was forked from; NULL: none */
+    int64_t created_ms, deadline_ms;     /* wall clock */
+};
+
+/* One thing that happened to a step of a run. Refused unless the run is there and has not ended, and (run, path,
+ * attempt, state) is new; a path is `done` at most once in a run, whatever the attempt. */
+struct store_step {
+    const char *run;
+    const char *path;    /* "extract", "extract[12]", "agent[3].turn2" */
+    int32_t attempt;
+    const char *state;   /* "started", "done", "failed", ... ; only "done" means something to the store */
+    const char *result;  /* JSON text; NULL: none */
+    const char *request; /* the generation that it waits for or that made it; NULL: none */
+    const char *error;   /* NULL: none */
+    struct store_usage usage;
+    int64_t at_ms;       /* wall clock */
+};
+
+/* A run ended. FULL. Refused unless it is there and has not ended. */
+struct store_run_end {
+    const char *run, *state;
+    const char *output; /* JSON text; NULL: none */
+    const char *error;  /* NULL: none */
+    struct store_usage usage;
+    int64_t ended_ms;   /* wall clock */
+};
+
 /* One list of what can be written: enum, names, the cases of each back end. */
 #define STORE_KIND_LIST(X)                                                                         \
-    X(accept) /* struct store_request */                                                           \
-    X(tokens) /* struct store_tokens */                                                            \
-    X(end)    /* struct store_end */                                                               \
-    X(prune)  /* a request id: all rows of it go; an unknown id changes nothing */
+    X(accept)    /* struct store_request */                                                        \
+    X(tokens)    /* struct store_tokens */                                                         \
+    X(end)       /* struct store_end */                                                            \
+    X(prune)     /* a request id: all rows of it go; an unknown id changes nothing */              \
+    X(run)       /* struct store_run */                                                            \
+    X(step)      /* struct store_step */                                                           \
+    X(run_end)   /* struct store_run_end */                                                        \
+    X(prune_run) /* a run id: all rows of it go; an unknown id changes nothing */
 enum store_kind {
 #define X(name) STORE_##name,
     STORE_KIND_LIST(X)
@@ -94,6 +132,10 @@ struct store_record {
         struct store_tokens tokens;
         struct store_end end;
         const char *prune;
+        struct store_run run;
+        struct store_step step;
+        struct store_run_end run_end;
+        const char *prune_run;
     } u;
 };
 
@@ -101,9 +143,11 @@ struct store_record {
 struct store_refusal {
     uint64_t seq;
     enum store_kind kind;
-    char request[STORE_ID_MAX];
-    int32_t choice;
-    int64_t first; /* tokens: first; end: n_tok */
+    char request[STORE_ID_MAX];    /* of a request or a run */
+    int32_t choice;                /* step: the attempt */
+    int64_t first;                 /* tokens: first; end: n_tok */
+    char path[STORE_PATH_MAX];     /* step: its path; else empty */
+    char state[STORE_FINISH_MAX];  /* step, run_end: the state; else empty */
 };
 
 /* What is wrong with the store: the name goes into /health and in front of every error text. */

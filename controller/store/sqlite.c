@@ -4,22 +4,19 @@
  * the file no full disk can end in a SIGBUS. The price: other programs cannot read the file while the controller
  * runs.
  *
- * Durability: a commit with synchronous=FULL syncs the log before it returns, one with NORMAL only writes it, which
- * any process death survives. The log is one sequence, so a sync makes everything before it durable, and after a
+ * Durability: synchronous=NORMAL, so that a commit only writes the log, which any process death survives; a FULL one
+ * syncs it before it is reported (sync_log). The log is one sequence, so a sync makes everything before it durable, and after a
  * power cut it is valid up to some commit: never a later record without an earlier one.
  */
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/mem/mem.h"
-#include "controller/store/backend.h"
+#include "controller/store/sqlite.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <string.h>
 #include <unistd.h>
-
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "arrays are stored as they are in memory, little-endian");
 
 enum {
     APPLICATION_ID = 0x42746e31, /* "Btn1": tells our files from those of other programs */
@@ -43,61 +40,50 @@ static const char *const migration[STORE_SCHEMA_VERSION] = {
     "CREATE TABLE ended(request TEXT NOT NULL, choice INTEGER NOT NULL, finish TEXT NOT NULL, text TEXT NOT NULL,"
     " n_tok INTEGER NOT NULL, prompt_tok INTEGER NOT NULL, output_tok INTEGER NOT NULL, cached_tok INTEGER NOT NULL,"
     " reasoning_tok INTEGER NOT NULL, ended_ms INTEGER NOT NULL, PRIMARY KEY (request, choice)) WITHOUT ROWID;",
+    /* 2: numbers instead of ids as keys, wide columns last, what is live as a table of its own; runs */
+    "ALTER TABLE request RENAME TO request1; ALTER TABLE token RENAME TO token1; ALTER TABLE ended RENAME TO ended1;"
+    "DROP INDEX request_key; DROP INDEX request_age;"
+    "CREATE TABLE request(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, n_choice INTEGER NOT NULL,"
+    " created_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL, seed INTEGER NOT NULL, tenant TEXT NOT NULL,"
+    " path TEXT NOT NULL, key TEXT, body_hash BLOB NOT NULL, params_version INTEGER NOT NULL, params BLOB NOT NULL,"
+    " prompt BLOB NOT NULL);"
+    "INSERT INTO request(id, n_choice, created_ms, deadline_ms, seed, tenant, path, key, body_hash, params_version,"
+    " params, prompt) SELECT id, n_choice, created_ms, deadline_ms, seed, tenant, path, key, body_hash, params_version,"
+    " params, prompt FROM request1 ORDER BY created_ms, id;"
+    "CREATE UNIQUE INDEX request_key ON request(tenant, path, key) WHERE key IS NOT NULL;"
+    "CREATE INDEX request_age ON request(created_ms);"
+    "CREATE TABLE token(request INTEGER NOT NULL, choice INTEGER NOT NULL, first INTEGER NOT NULL, n INTEGER NOT NULL,"
+    " ids BLOB NOT NULL, extra BLOB NOT NULL, PRIMARY KEY (request, choice, first)) WITHOUT ROWID;"
+    "INSERT INTO token SELECT r.n, t.choice, t.first, t.n, t.ids, t.extra FROM request r JOIN token1 t"
+    " ON t.request = r.id ORDER BY 1, 2, 3;"
+    "CREATE TABLE ended(request INTEGER NOT NULL, choice INTEGER NOT NULL, finish TEXT NOT NULL, text TEXT NOT NULL,"
+    " n_tok INTEGER NOT NULL, prompt_tok INTEGER NOT NULL, output_tok INTEGER NOT NULL, cached_tok INTEGER NOT NULL,"
+    " reasoning_tok INTEGER NOT NULL, ended_ms INTEGER NOT NULL, PRIMARY KEY (request, choice)) WITHOUT ROWID;"
+    "INSERT INTO ended SELECT r.n, e.choice, e.finish, e.text, e.n_tok, e.prompt_tok, e.output_tok, e.cached_tok,"
+    " e.reasoning_tok, e.ended_ms FROM request r JOIN ended1 e ON e.request = r.id ORDER BY 1, 2;"
+    "DROP TABLE request1; DROP TABLE token1; DROP TABLE ended1;"
+    "CREATE TABLE live(request INTEGER PRIMARY KEY);"
+    "INSERT INTO live SELECT n FROM request r WHERE (SELECT count(*) FROM ended WHERE request = r.n) < n_choice;"
+    "CREATE TABLE run(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL,"
+    " deadline_ms INTEGER NOT NULL, tenant TEXT NOT NULL, key TEXT, body_hash BLOB NOT NULL, name TEXT NOT NULL,"
+    " parent TEXT, pipeline TEXT NOT NULL, input TEXT NOT NULL);"
+    "CREATE UNIQUE INDEX run_key ON run(tenant, key) WHERE key IS NOT NULL;"
+    "CREATE INDEX run_tenant ON run(tenant);"
+    "CREATE INDEX run_age ON run(created_ms);"
+    "CREATE TABLE live_run(run INTEGER PRIMARY KEY);"
+    "CREATE TABLE step(run INTEGER NOT NULL, path TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL,"
+    " ord INTEGER NOT NULL, request TEXT, error TEXT, prompt_tok INTEGER NOT NULL, output_tok INTEGER NOT NULL,"
+    " cached_tok INTEGER NOT NULL, reasoning_tok INTEGER NOT NULL, at_ms INTEGER NOT NULL, result TEXT,"
+    " PRIMARY KEY (run, path, attempt, state)) WITHOUT ROWID;"
+    "CREATE TABLE run_end(run INTEGER PRIMARY KEY, state TEXT NOT NULL, error TEXT, prompt_tok INTEGER NOT NULL,"
+    " output_tok INTEGER NOT NULL, cached_tok INTEGER NOT NULL, reasoning_tok INTEGER NOT NULL,"
+    " ended_ms INTEGER NOT NULL, output TEXT);",
 };
 
-#define NEXT_INDEX(request, choice)                                                                    \
-    "coalesce((SELECT first + n FROM token WHERE request = " request " AND choice = " choice            \
-    " ORDER BY first DESC LIMIT 1), 0)"
-
-/* One list: enum, text, and what is prepared at open. */
-#define STATEMENT_LIST(X)                                                                                           \
-    X(begin, "BEGIN IMMEDIATE")                                                                                     \
-    X(commit, "COMMIT")                                                                                             \
-    X(rollback, "ROLLBACK")                                                                                         \
-    X(leader, "SELECT epoch, batch FROM leader")                                                                    \
-    X(mark, "UPDATE leader SET batch = ?1, beat_ms = ?2")                                                           \
-    X(accept,                                                                                                       \
-      "INSERT INTO request(id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms,"     \
-      " deadline_ms, n_choice) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12) ON CONFLICT DO NOTHING")             \
-    X(tokens, "INSERT INTO token(request, choice, first, n, ids, extra) SELECT ?1,?2,?3,?4,?5,?6"                   \
-              " WHERE EXISTS (SELECT 1 FROM request WHERE id = ?1 AND ?2 < n_choice)"                               \
-              " AND NOT EXISTS (SELECT 1 FROM ended WHERE request = ?1 AND choice = ?2)"                            \
-              " AND ?3 = " NEXT_INDEX("?1", "?2"))                                                                  \
-    X(end,                                                                                                          \
-      "INSERT INTO ended(request, choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok, reasoning_tok,"  \
-      " ended_ms) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10"                                                            \
-      " WHERE EXISTS (SELECT 1 FROM request WHERE id = ?1 AND ?2 < n_choice)"                                       \
-      " AND ?5 = " NEXT_INDEX("?1", "?2") " ON CONFLICT DO NOTHING")                                                \
-    X(prune_ended, "DELETE FROM ended WHERE request = ?1")                                                          \
-    X(prune_token, "DELETE FROM token WHERE request = ?1")                                                          \
-    X(prune_request, "DELETE FROM request WHERE id = ?1")                                                           \
-    X(load_request, "SELECT id, tenant, path, key, body_hash, prompt, params_version, params, seed, created_ms,"    \
-                    " deadline_ms, n_choice FROM request WHERE NOT ?1"                                              \
-                    " OR (SELECT count(*) FROM ended WHERE request = id) < n_choice ORDER BY created_ms, id")       \
-    X(load_token, "SELECT choice, first, n, ids, extra FROM token WHERE request = ?1 ORDER BY choice, first")       \
-    X(load_ended, "SELECT choice, finish, text, n_tok, prompt_tok, output_tok, cached_tok, reasoning_tok, ended_ms" \
-                  " FROM ended WHERE request = ?1 ORDER BY choice")
-
-enum statement {
-#define X(name, sql) S_##name,
-    STATEMENT_LIST(X)
-#undef X
-        S_N
-};
-
-static const char *const statement_sql[S_N] = {
+static const char *const statement_sql[SQ_N] = {
 #define X(name, sql) sql,
-    STATEMENT_LIST(X)
+    SQ_STATEMENT_LIST(X)
 #undef X
-};
-
-struct sq {
-    struct store_backend base;
-    sqlite3 *db;
-    sqlite3_stmt *st[S_N];
-    char *path;
-    bool sync_full;  /* what synchronous is set to */
-    bool suspicious; /* a sync has failed: see heal() */
 };
 
 /* ---- errors ---- */
@@ -138,8 +124,7 @@ static int write_errno(struct sq *q)
     return os;
 }
 
-/* The error of the last call on the connection. doing: "committing". */
-static int fail(struct sq *q, int rc, const char *doing, struct err *err)
+int store__sq_fail(struct sq *q, int rc, const char *doing, struct err *err)
 {
     enum store_fault f = fault_of(rc);
     int os = !q->db ? 0 : rc == SQLITE_IOERR_WRITE ? write_errno(q) : sqlite3_system_errno(q->db);
@@ -155,19 +140,25 @@ static int fail(struct sq *q, int rc, const char *doing, struct err *err)
                        os ? strerror(os) : "", os ? ")" : "", advice[f] ? advice[f] : "");
 }
 
+int store__sq_corrupt(struct sq *q, struct err *err, const char *what)
+{
+    return store__fail(&q->base.fault, STORE_FAULT_corrupt, err, "%s: %s%s", q->path, what,
+                       advice[STORE_FAULT_corrupt]);
+}
+
 /* ---- small steps ---- */
 
 static int exec(struct sq *q, const char *sql, const char *doing, struct err *err)
 {
     int rc = sqlite3_exec(q->db, sql, NULL, NULL, NULL);
-    return rc ? fail(q, sqlite3_extended_errcode(q->db), doing, err) : 0;
+    return rc ? store__sq_fail(q, sqlite3_extended_errcode(q->db), doing, err) : 0;
 }
 
-/* Run a statement to its end; its parameters are forgotten. */
-static int run(struct sq *q, enum statement i, const char *doing, struct err *err)
+int store__sq_run(struct sq *q, enum sq_statement i, const char *doing, struct err *err)
 {
     int rc = sqlite3_step(q->st[i]);
-    int out = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0 : fail(q, sqlite3_extended_errcode(q->db), doing, err);
+    int out = rc == SQLITE_DONE || rc == SQLITE_ROW ? 0
+                                                    : store__sq_fail(q, sqlite3_extended_errcode(q->db), doing, err);
     sqlite3_reset(q->st[i]);
     sqlite3_clear_bindings(q->st[i]);
     return out;
@@ -182,39 +173,29 @@ static int get_i64(struct sq *q, const char *sql, const char *doing, int64_t *ou
         rc = sqlite3_step(st);
     if (rc == SQLITE_ROW)
         *out = sqlite3_column_int64(st, 0);
-    int code = rc == SQLITE_ROW ? 0 : fail(q, sqlite3_extended_errcode(q->db), doing, err);
+    int code = rc == SQLITE_ROW ? 0 : store__sq_fail(q, sqlite3_extended_errcode(q->db), doing, err);
     sqlite3_finalize(st);
     return code;
 }
 
-/* The batch outlives the statement: nothing is copied. A failed bind (no memory, too big) shows when it is stepped. */
-static void bind_text(struct sq *q, enum statement i, int k, const char *s)
+/* The log reaches the disk. Why not synchronous=FULL: a pragma costs more than a commit to memory, it would have to
+ * change between LAZY and FULL, and this is the same call on the same file, right after the commit. */
+static int sync_log(struct sq *q, struct err *err)
 {
-    if (s)
-        sqlite3_bind_text(q->st[i], k, s, -1, SQLITE_STATIC);
-    else
-        sqlite3_bind_null(q->st[i], k);
-}
+    sqlite3_file *f = NULL;
+    int os = 0;
 
-static void bind_blob(struct sq *q, enum statement i, int k, const void *p, size_t n)
-{
-    sqlite3_bind_blob64(q->st[i], k, n ? p : "", n, SQLITE_STATIC);
-}
-
-static void bind_i64(struct sq *q, enum statement i, int k, int64_t v)
-{
-    sqlite3_bind_int64(q->st[i], k, v);
-}
-
-/* synchronous cannot be changed inside a transaction. */
-static int set_sync(struct sq *q, bool full, struct err *err)
-{
-    if (q->sync_full == full)
-        return 0;
-    int rc = exec(q, full ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", "setting up", err);
+    int rc = sqlite3_file_control(q->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &f);
+    if (rc || !f || !f->pMethods)
+        return store__fail(&q->base.fault, STORE_FAULT_internal, err, "%s has no log to sync", q->path);
+    rc = f->pMethods->xSync(f, SQLITE_SYNC_NORMAL);
     if (!rc)
-        q->sync_full = full;
-    return rc;
+        return 0;
+    q->suspicious = true;
+    f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &os);
+    enum store_fault fault = os == ENOSPC || os == EDQUOT ? STORE_FAULT_disk_full : STORE_FAULT_io;
+    return store__fail(&q->base.fault, fault, err, "syncing the log of %s: %s%s%s%s", q->path, sqlite3_errstr(rc),
+                       os ? " (" : "", os ? strerror(os) : "", os ? ")" : "");
 }
 
 /* After a failed sync the kernel may have dropped what it could not write and call the next sync good. So everything
@@ -223,12 +204,9 @@ static int heal(struct sq *q, struct err *err)
 {
     if (!q->suspicious)
         return 0;
-    int rc = set_sync(q, true, err);
+    int rc = sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     if (rc)
-        return rc;
-    rc = sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    if (rc)
-        return fail(q, sqlite3_extended_errcode(q->db), "moving the log into", err);
+        return store__sq_fail(q, sqlite3_extended_errcode(q->db), "moving the log into", err);
     q->suspicious = false;
     return 0;
 }
@@ -238,262 +216,78 @@ static void roll_back(struct sq *q)
     struct err ignored;
     enum store_fault keep = q->base.fault;
     /* Many errors roll back by themselves; then there is nothing to do. */
+    store__sq_forget(q);
     if (!sqlite3_get_autocommit(q->db))
-        run(q, S_rollback, "rolling back", &ignored);
+        store__sq_run(q, SQ_rollback, "rolling back", &ignored);
     q->base.fault = keep;
 }
 
 /* ---- writing ---- */
 
-static int write_accept(struct sq *q, const struct store_request *r, struct err *err)
-{
-    bind_text(q, S_accept, 1, r->id);
-    bind_text(q, S_accept, 2, r->tenant);
-    bind_text(q, S_accept, 3, r->path);
-    bind_text(q, S_accept, 4, r->key);
-    bind_blob(q, S_accept, 5, r->body_hash, sizeof r->body_hash);
-    bind_blob(q, S_accept, 6, r->prompt, (size_t)r->n_prompt * sizeof *r->prompt);
-    bind_i64(q, S_accept, 7, r->params_version);
-    bind_blob(q, S_accept, 8, r->params, r->params_bytes);
-    bind_i64(q, S_accept, 9, (int64_t)r->seed);
-    bind_i64(q, S_accept, 10, r->created_ms);
-    bind_i64(q, S_accept, 11, r->deadline_ms);
-    bind_i64(q, S_accept, 12, r->n_choice);
-    return run(q, S_accept, "writing to", err);
-}
-
-static int write_tokens(struct sq *q, const struct store_tokens *t, struct err *err)
-{
-    bind_text(q, S_tokens, 1, t->request);
-    bind_i64(q, S_tokens, 2, t->choice);
-    bind_i64(q, S_tokens, 3, t->first);
-    bind_i64(q, S_tokens, 4, t->n);
-    bind_blob(q, S_tokens, 5, t->id, (size_t)t->n * sizeof *t->id);
-    bind_blob(q, S_tokens, 6, t->extra, t->extra_bytes);
-    return run(q, S_tokens, "writing to", err);
-}
-
-static int write_end(struct sq *q, const struct store_end *e, struct err *err)
-{
-    bind_text(q, S_end, 1, e->request);
-    bind_i64(q, S_end, 2, e->choice);
-    bind_text(q, S_end, 3, e->finish);
-    bind_text(q, S_end, 4, e->text);
-    bind_i64(q, S_end, 5, e->n_tok);
-    bind_i64(q, S_end, 6, e->usage.prompt_tok);
-    bind_i64(q, S_end, 7, e->usage.output_tok);
-    bind_i64(q, S_end, 8, e->usage.cached_tok);
-    bind_i64(q, S_end, 9, e->usage.reasoning_tok);
-    bind_i64(q, S_end, 10, e->ended_ms);
-    return run(q, S_end, "writing to", err);
-}
-
-static int write_prune(struct sq *q, const char *id, struct err *err)
-{
-    for (enum statement i = S_prune_ended; i <= S_prune_request; i++) {
-        bind_text(q, i, 1, id);
-        int rc = run(q, i, "writing to", err);
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
-
-static int write_batch(struct sq *q, const struct store_batch *b, struct store_refusals *out, struct err *err)
-{
-    for (size_t i = 0; i < b->n; i++) {
-        const struct store_record *r = &b->record[i];
-        int rc = 0;
-        switch (r->kind) {
-        case STORE_accept: rc = write_accept(q, &r->u.accept, err); break;
-        case STORE_tokens: rc = write_tokens(q, &r->u.tokens, err); break;
-        case STORE_end: rc = write_end(q, &r->u.end, err); break;
-        case STORE_prune: rc = write_prune(q, r->u.prune, err); break;
-        case STORE_KIND_N: BUG("no such kind of record");
-        }
-        if (rc)
-            return rc;
-        if (r->kind != STORE_prune && sqlite3_changes(q->db) == 0)
-            store__refuse(out, b->seq, r);
-    }
-    return 0;
-}
-
-/* Inside the transaction: are we still the leader, and was batch seq committed before (and its answer lost)? */
+/* Why mark() has changed nothing: are we no longer the leader, or was batch seq committed before (and its answer
+ * lost)? */
 static int check_leader(struct sq *q, uint64_t seq, bool *done, struct err *err)
 {
-    int rc = sqlite3_step(q->st[S_leader]);
-    int64_t epoch = rc == SQLITE_ROW ? sqlite3_column_int64(q->st[S_leader], 0) : 0;
-    int64_t batch = rc == SQLITE_ROW ? sqlite3_column_int64(q->st[S_leader], 1) : 0;
-    int code = rc == SQLITE_ROW || rc == SQLITE_DONE ? 0 : fail(q, sqlite3_extended_errcode(q->db), "reading", err);
+    int rc = sqlite3_step(q->st[SQ_leader]);
+    int64_t epoch = rc == SQLITE_ROW ? sqlite3_column_int64(q->st[SQ_leader], 0) : 0;
+    int64_t batch = rc == SQLITE_ROW ? sqlite3_column_int64(q->st[SQ_leader], 1) : 0;
+    int code = 0;
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+        code = store__sq_fail(q, sqlite3_extended_errcode(q->db), "reading", err);
 
-    sqlite3_reset(q->st[S_leader]);
+    sqlite3_reset(q->st[SQ_leader]);
     if (code)
         return code;
     if (rc == SQLITE_DONE)
-        return store__fail(&q->base.fault, STORE_FAULT_corrupt, err, "%s has no leader row%s", q->path,
-                           advice[STORE_FAULT_corrupt]);
+        return store__sq_corrupt(q, err, "there is no leader row");
     if ((uint64_t)epoch != q->base.epoch)
         return store__fail(&q->base.fault, STORE_FAULT_fenced, err, "epoch %lld leads in %s, ours is %llu",
                            (long long)epoch, q->path, (unsigned long long)q->base.epoch);
-    *done = (uint64_t)batch >= seq;
+    ASSERT((uint64_t)batch >= seq);
+    *done = true;
     return 0;
 }
 
-static int mark(struct sq *q, uint64_t seq, struct err *err)
+/* First in each transaction: its number goes into the leader row. */
+static int mark(struct sq *q, uint64_t seq, bool *done, struct err *err)
 {
-    bind_i64(q, S_mark, 1, (int64_t)seq);
-    bind_i64(q, S_mark, 2, clock_wall_ms());
-    return run(q, S_mark, "writing to", err);
+    sqlite3_bind_int64(q->st[SQ_mark], 1, (int64_t)seq);
+    sqlite3_bind_int64(q->st[SQ_mark], 2, clock_wall_ms());
+    sqlite3_bind_int64(q->st[SQ_mark], 3, (int64_t)q->base.epoch);
+    int rc = store__sq_run(q, SQ_mark, "writing to", err);
+    if (!rc && sqlite3_changes(q->db) == 0)
+        rc = check_leader(q, seq, done, err);
+    return rc;
 }
 
 static int sq_commit(struct store_backend *base, struct store_batch *const *batch, size_t n, bool full,
                      struct store_refusals *out, struct err *err)
 {
     struct sq *q = (struct sq *)base;
-    uint64_t seq = batch[n - 1]->seq;
     bool done = false;
-    int rc;
 
-    if ((rc = heal(q, err)) || (rc = set_sync(q, full, err)) || (rc = run(q, S_begin, "writing to", err)))
-        goto out;
-    if ((rc = check_leader(q, seq, &done, err)))
-        goto out;
-    for (size_t i = 0; i < n && !done && !rc; i++)
-        rc = write_batch(q, batch[i], out, err);
-    if (!rc && !done)
-        rc = mark(q, seq, err);
+    int rc = heal(q, err);
+    if (rc)
+        return rc;
+    rc = store__sq_run(q, SQ_begin, "writing to", err);
     if (!rc)
-        rc = run(q, S_commit, "committing to", err);
-out:
-    roll_back(q);
+        rc = mark(q, batch[n - 1]->seq, &done, err);
+    for (size_t i = 0; i < n && !done && !rc; i++)
+        rc = store__sq_write(q, batch[i], out, err);
+    if (!rc)
+        rc = store__sq_run(q, SQ_commit, "committing to", err);
+    if (rc)
+        roll_back(q);
+    else if (full)
+        rc = sync_log(q, err);
     return rc;
 }
 
-/* An empty transaction would write nothing and sync nothing, so the leader row is written again. */
 static int sq_sync(struct store_backend *base, struct err *err)
 {
     struct sq *q = (struct sq *)base;
-    int rc;
-
-    if ((rc = heal(q, err)) || (rc = set_sync(q, true, err)) || (rc = run(q, S_begin, "writing to", err)))
-        goto out;
-    rc = exec(q, "UPDATE leader SET beat_ms = beat_ms + 1", "writing to", err);
-    if (!rc)
-        rc = run(q, S_commit, "committing to", err);
-out:
-    roll_back(q);
-    return rc;
-}
-
-/* ---- reading ---- */
-
-static const char *text_of(sqlite3_stmt *st, int k)
-{
-    return (const char *)sqlite3_column_text(st, k);
-}
-
-/* Column k as an array of int32; -1 if its length is no multiple. */
-static int64_t ids_of(sqlite3_stmt *st, int k, const int32_t **id)
-{
-    *id = sqlite3_column_blob(st, k);
-    int n = sqlite3_column_bytes(st, k);
-    return n % 4 == 0 ? n / 4 : -1;
-}
-
-static int load_tokens(struct sq *q, const char *id, const struct store_visitor *v, void *arg, struct err *err)
-{
-    sqlite3_stmt *st = q->st[S_load_token];
-    int rc, code = 0;
-
-    bind_text(q, S_load_token, 1, id);
-    while (!code && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        struct store_tokens t = {.request = id,
-                                 .choice = sqlite3_column_int(st, 0),
-                                 .first = sqlite3_column_int64(st, 1),
-                                 .n = sqlite3_column_int(st, 2)};
-        if (ids_of(st, 3, &t.id) != t.n)
-            code = store__fail(&q->base.fault, STORE_FAULT_corrupt, err,
-                               "%s: request %s has a row of tokens of the wrong length%s", q->path, id,
-                               advice[STORE_FAULT_corrupt]);
-        t.extra = sqlite3_column_blob(st, 4);
-        t.extra_bytes = (size_t)sqlite3_column_bytes(st, 4);
-        if (!code)
-            code = v->on_tokens(arg, &t);
-    }
-    if (!code && rc != SQLITE_DONE)
-        code = fail(q, sqlite3_extended_errcode(q->db), "reading", err);
-    sqlite3_reset(st);
-    return code;
-}
-
-static int load_ends(struct sq *q, const char *id, const struct store_visitor *v, void *arg, struct err *err)
-{
-    sqlite3_stmt *st = q->st[S_load_ended];
-    int rc, code = 0;
-
-    bind_text(q, S_load_ended, 1, id);
-    while (!code && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        struct store_end e = {.request = id,
-                              .choice = sqlite3_column_int(st, 0),
-                              .finish = text_of(st, 1),
-                              .text = text_of(st, 2),
-                              .n_tok = sqlite3_column_int64(st, 3),
-                              .usage = {sqlite3_column_int64(st, 4), sqlite3_column_int64(st, 5),
-                                        sqlite3_column_int64(st, 6), sqlite3_column_int64(st, 7)},
-                              .ended_ms = sqlite3_column_int64(st, 8)};
-        code = v->on_end(arg, &e);
-    }
-    if (!code && rc != SQLITE_DONE)
-        code = fail(q, sqlite3_extended_errcode(q->db), "reading", err);
-    sqlite3_reset(st);
-    return code;
-}
-
-/* One row of requests. */
-static int load_request(struct sq *q, const struct store_visitor *v, void *arg, struct err *err)
-{
-    sqlite3_stmt *st = q->st[S_load_request];
-    struct store_request r = {.id = text_of(st, 0),
-                              .tenant = text_of(st, 1),
-                              .path = text_of(st, 2),
-                              .key = text_of(st, 3),
-                              .params_version = sqlite3_column_int(st, 6),
-                              .seed = (uint64_t)sqlite3_column_int64(st, 8),
-                              .created_ms = sqlite3_column_int64(st, 9),
-                              .deadline_ms = sqlite3_column_int64(st, 10),
-                              .n_choice = sqlite3_column_int(st, 11)};
-    const void *hash = sqlite3_column_blob(st, 4);
-
-    r.n_prompt = ids_of(st, 5, &r.prompt);
-    if (!r.id || !hash || sqlite3_column_bytes(st, 4) != STORE_HASH_BYTES || r.n_prompt < 0)
-        return store__fail(&q->base.fault, STORE_FAULT_corrupt, err,
-                           "%s: request %s has a column of the wrong length%s", q->path, r.id ? r.id : "?",
-                           advice[STORE_FAULT_corrupt]);
-    memcpy(r.body_hash, hash, sizeof r.body_hash);
-    r.params = sqlite3_column_blob(st, 7);
-    r.params_bytes = (size_t)sqlite3_column_bytes(st, 7);
-    int rc = v->on_request(arg, &r);
-    if (!rc)
-        rc = load_tokens(q, r.id, v, arg, err);
-    if (!rc)
-        rc = load_ends(q, r.id, v, arg, err);
-    return rc;
-}
-
-static int sq_load(struct store_backend *base, enum store_load_what what, const struct store_visitor *v, void *arg,
-                   struct err *err)
-{
-    struct sq *q = (struct sq *)base;
-    int rc, code = 0;
-
-    bind_i64(q, S_load_request, 1, what == STORE_LOAD_live);
-    while (!code && (rc = sqlite3_step(q->st[S_load_request])) == SQLITE_ROW)
-        code = load_request(q, v, arg, err);
-    if (!code && rc != SQLITE_DONE)
-        code = fail(q, sqlite3_extended_errcode(q->db), "reading", err);
-    sqlite3_reset(q->st[S_load_request]);
-    return code;
+    int rc = heal(q, err);
+    return rc ? rc : sync_log(q, err);
 }
 
 /* ---- open and close ---- */
@@ -524,10 +318,10 @@ static int check_file(struct sq *q, const struct store_config *c, int64_t *versi
     if (!rc)
         rc = sqlite3_step(st);
     if (rc != SQLITE_ROW)
-        rc = fail(q, sqlite3_extended_errcode(q->db), "checking", err);
-    else if (strcmp(text_of(st, 0), "ok") != 0)
-        rc = store__fail(&q->base.fault, STORE_FAULT_corrupt, err, "%s is damaged (%.200s)%s", q->path, text_of(st, 0),
-                         advice[STORE_FAULT_corrupt]);
+        rc = store__sq_fail(q, sqlite3_extended_errcode(q->db), "checking", err);
+    else if (strcmp((const char *)sqlite3_column_text(st, 0), "ok") != 0)
+        rc = store__fail(&q->base.fault, STORE_FAULT_corrupt, err, "%s is damaged (%.200s)%s", q->path,
+                         (const char *)sqlite3_column_text(st, 0), advice[STORE_FAULT_corrupt]);
     else
         rc = 0;
     sqlite3_finalize(st);
@@ -565,7 +359,7 @@ static int take_lead(struct sq *q, const struct store_config *c, struct err *err
         sqlite3_bind_int64(st, 2, clock_wall_ms());
         rc = sqlite3_step(st);
     }
-    rc = rc == SQLITE_DONE ? 0 : fail(q, sqlite3_extended_errcode(q->db), "writing to", err);
+    rc = rc == SQLITE_DONE ? 0 : store__sq_fail(q, sqlite3_extended_errcode(q->db), "writing to", err);
     sqlite3_finalize(st);
     if (!rc)
         rc = get_i64(q, "SELECT epoch FROM leader", "reading", &epoch, err);
@@ -588,15 +382,15 @@ static int set_up(struct sq *q, const struct store_config *c, struct err *err)
     if ((rc = exec(q, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON",
                    "opening", err)) ||
         (rc = check_file(q, c, &version, err)) ||
-        (rc = exec(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL", "opening", err)))
+        (rc = exec(q, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL", "opening", err)))
         return rc;
-    q->sync_full = true;
     sqlite3_snprintf(sizeof pragma, pragma, "PRAGMA wal_autocheckpoint=%lld", (long long)c->limit.checkpoint_pages);
-    if ((rc = exec(q, pragma, "opening", err)) || (rc = migrate(q, version, err)) || (rc = take_lead(q, c, err)))
+    if ((rc = exec(q, pragma, "opening", err)) || (rc = migrate(q, version, err)) || (rc = take_lead(q, c, err)) ||
+        (rc = sync_log(q, err))) /* others will see the epoch: no power cut may take it back */
         return rc;
-    for (int i = 0; i < S_N; i++)
+    for (int i = 0; i < SQ_N; i++)
         if (sqlite3_prepare_v3(q->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &q->st[i], NULL))
-            return fail(q, sqlite3_extended_errcode(q->db), "preparing for", err);
+            return store__sq_fail(q, sqlite3_extended_errcode(q->db), "preparing for", err);
     return 0;
 }
 
@@ -607,7 +401,8 @@ static void sq_close(struct store_backend **b_p)
     if (!q)
         return;
     *b_p = NULL;
-    for (int i = 0; i < S_N; i++)
+    store__sq_cache_destroy(q);
+    for (int i = 0; i < SQ_N; i++)
         sqlite3_finalize(q->st[i]);
     if (q->db) {
         int rc = sqlite3_close(q->db); /* moves the log into the file */
@@ -632,7 +427,7 @@ static int sq_open(const struct store_config *c, struct store_backend **b_p, enu
     int rc = sqlite3_open_v2(path, &q->db,
                              SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
                              c->vfs);
-    rc = rc ? fail(q, rc, "opening", err) : set_up(q, c, err);
+    rc = rc ? store__sq_fail(q, rc, "opening", err) : set_up(q, c, err);
     if (rc) {
         *fault = base->fault;
         sq_close(&base);
@@ -648,6 +443,7 @@ const struct store_backend_ops store__sqlite = {
     .commit = sq_commit,
     .sync = sq_sync,
     .beat = NULL,
-    .load = sq_load,
+    .load = store__sq_load,
+    .fetch = store__sq_fetch,
     .close = sq_close,
 };

@@ -3,7 +3,9 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/mem/arena.h"
 #include "common/mem/mem.h"
+#include "common/text/utf8.h"
 #include "controller/store/backend.h"
 
 #include <pthread.h>
@@ -12,6 +14,23 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+/* A question on its way: queue -> thread -> answered -> loop. */
+struct fetch {
+    struct fetch *next;
+    uint64_t after;           /* the batch that the answer has to see */
+    struct store_query query; /* texts in arena */
+    store_fetched_fn fn;
+    void *arg;
+    struct arena arena;
+    struct store_batch *records;
+    struct store_fetched answer;
+};
+
+struct fetch_list {
+    struct fetch *first, **last;
+    int64_t n;
+};
 
 struct store {
     /* The loop's own. */
@@ -27,6 +46,7 @@ struct store {
     uint64_t told_committed, told_durable;
     store_closed_fn on_closed;
     void *closed_arg;
+    int64_t n_asked; /* questions that are not answered yet */
 
     /* The thread's own once it runs. */
     pthread_t thread;
@@ -42,6 +62,7 @@ struct store {
     pthread_cond_t wake;         /* something for the thread to do */
     struct store_batch **queue;  /* ring [queue_max + 1]: store_close may add one more */
     size_t queue_head, n_queue;
+    struct fetch_list asked, answered;
     struct store_refusals refused; /* to be told */
     struct store_status status;
     bool stop, thread_done;
@@ -86,27 +107,57 @@ int store__fail(enum store_fault *fault, enum store_fault value, struct err *err
     return code[value];
 }
 
-void store__refuse(struct store_refusals *out, uint64_t seq, const struct store_record *r)
+/* What r says about itself, for the report. */
+static void describe(struct store_refusal *f, const struct store_record *r)
 {
-    if (out->n == out->cap) {
-        out->cap = out->cap ? 2 * out->cap : 16;
-        out->r = mem_realloc(out->r, out->cap * sizeof *out->r);
-    }
-    struct store_refusal *f = &out->r[out->n++];
-    *f = (struct store_refusal){.seq = seq, .kind = r->kind};
-    const char *id = r->u.prune;
-    if (r->kind == STORE_accept) {
-        id = r->u.accept.id;
-    } else if (r->kind == STORE_tokens) {
+    const char *id = "", *path = "", *state = "";
+
+    switch (r->kind) {
+    case STORE_accept: id = r->u.accept.id; break;
+    case STORE_tokens:
         id = r->u.tokens.request;
         f->choice = r->u.tokens.choice;
         f->first = r->u.tokens.first;
-    } else if (r->kind == STORE_end) {
+        break;
+    case STORE_end:
         id = r->u.end.request;
         f->choice = r->u.end.choice;
         f->first = r->u.end.n_tok;
+        break;
+    case STORE_run: id = r->u.run.id; break;
+    case STORE_step:
+        id = r->u.step.run;
+        path = r->u.step.path;
+        state = r->u.step.state;
+        f->choice = r->u.step.attempt;
+        break;
+    case STORE_run_end:
+        id = r->u.run_end.run;
+        state = r->u.run_end.state;
+        break;
+    case STORE_prune: id = r->u.prune; break;
+    case STORE_prune_run: id = r->u.prune_run; break;
+    case STORE_KIND_N: BUG("no such kind of record");
     }
     snprintf(f->request, sizeof f->request, "%s", id);
+    snprintf(f->path, sizeof f->path, "%s", path);
+    snprintf(f->state, sizeof f->state, "%s", state);
+}
+
+static struct store_refusal *grow(struct store_refusals *to)
+{
+    if (to->n == to->cap) {
+        to->cap = to->cap ? 2 * to->cap : 16;
+        to->r = mem_realloc(to->r, to->cap * sizeof *to->r);
+    }
+    return &to->r[to->n++];
+}
+
+void store__refuse(struct store_refusals *out, uint64_t seq, const struct store_record *r)
+{
+    struct store_refusal *f = grow(out);
+    *f = (struct store_refusal){.seq = seq, .kind = r->kind};
+    describe(f, r);
 }
 
 void store__holder(const struct store_config *c, char *out, size_t n)
@@ -197,17 +248,61 @@ static void committed(struct store *s, bool durable, int64_t ns)
     if (ns > st->commit_ns_max)
         st->commit_ns_max = ns;
     set_state(s, STORE_STATE_ready, STORE_FAULT_none, "");
-    for (size_t i = 0; i < s->found.n; i++) {
-        struct store_refusals *to = &s->refused;
-        if (to->n == to->cap) {
-            to->cap = to->cap ? 2 * to->cap : 16;
-            to->r = mem_realloc(to->r, to->cap * sizeof *to->r);
-        }
-        to->r[to->n++] = s->found.r[i];
-    }
+    for (size_t i = 0; i < s->found.n; i++)
+        *grow(&s->refused) = s->found.r[i];
     pthread_mutex_unlock(&s->lock);
     drop_hand(s);
     uv_async_send(&s->async);
+}
+
+/* ---- questions, on the thread ---- */
+
+static void append(struct fetch_list *l, struct fetch *f)
+{
+    f->next = NULL;
+    *(l->first ? l->last : &l->first) = f;
+    l->last = &f->next;
+    l->n++;
+}
+
+static struct fetch *take_first(struct fetch_list *l)
+{
+    struct fetch *f = l->first;
+    if (f) {
+        l->first = f->next;
+        l->n--;
+    }
+    return f;
+}
+
+static int collect(void *arg, const struct store_record *r)
+{
+    store__batch_copy(arg, r);
+    return 0;
+}
+
+static int read_checked(struct store *s, const struct store_query *query, store__record_fn fn, void *arg,
+                        struct err *err);
+
+/* Answer the questions whose batches are in; all of them while the store is failing, when nobody knows when that will
+ * be. Between transactions; with lock held on entry and exit. */
+static void answer_asked(struct store *s)
+{
+    while (s->asked.first && (s->asked.first->after <= s->status.committed || s->status.state != STORE_STATE_ready)) {
+        struct fetch *f = take_first(&s->asked);
+        pthread_mutex_unlock(&s->lock);
+        f->records = store_batch_new(0);
+        f->answer.rc = read_checked(s, &f->query, collect, f->records, &f->answer.err);
+        if (!f->answer.rc) {
+            f->answer.record = f->records->record;
+            f->answer.n = f->records->n;
+        } else if (s->db->fault == STORE_FAULT_fenced) {
+            failed(s, &f->answer.err);
+        }
+        pthread_mutex_lock(&s->lock);
+        append(&s->answered, f);
+        uv_async_send(&s->async);
+    }
 }
 
 /* Try again until it is in. False: given up, because the store is fenced or is being closed. */
@@ -237,8 +332,10 @@ static bool commit_hand(struct store *s)
             return false;
         pthread_mutex_lock(&s->lock);
         int64_t until = clock_mono_ns() + wait * 1000000;
-        while (!s->stop && clock_mono_ns() < until)
+        while (!s->stop && clock_mono_ns() < until) {
+            answer_asked(s);
             wait_ms(s, (until - clock_mono_ns()) / 1000000 + 1);
+        }
         bool stop = s->stop;
         pthread_mutex_unlock(&s->lock);
         if (stop)
@@ -299,7 +396,7 @@ static void *thread_main(void *arg)
     for (;;) {
         pthread_mutex_lock(&s->lock);
         int64_t ms;
-        while (!s->n_queue && !s->stop && (ms = idle_ms(s)) > 0)
+        while (!s->n_queue && !s->stop && !s->asked.first && (ms = idle_ms(s)) > 0)
             wait_ms(s, ms);
         take_group(s);
         bool stop = s->stop;
@@ -310,6 +407,9 @@ static void *thread_main(void *arg)
         } else if (stop) {
             break;
         }
+        pthread_mutex_lock(&s->lock);
+        answer_asked(s);
+        pthread_mutex_unlock(&s->lock);
         do_idle_work(s);
         if (s->db->fault == STORE_FAULT_fenced)
             break;
@@ -340,6 +440,7 @@ static void release(struct store *s)
     mem_free(s->hand);
     mem_free(s->found.r);
     mem_free(s->refused.r);
+    ASSERT(s->n_asked == 0);
     mem_free(s);
 }
 
@@ -354,6 +455,36 @@ static void on_async_closed(uv_handle_t *h)
         on_closed(arg);
 }
 
+static void fetch_destroy(struct fetch *f)
+{
+    store_batch_destroy(&f->records);
+    arena_release(&f->arena);
+    mem_free(f);
+}
+
+static void tell_answers(struct store *s, struct fetch_list *answered)
+{
+    struct fetch *f;
+    while ((f = take_first(answered))) {
+        s->n_asked--;
+        f->fn(f->arg, &f->answer);
+        fetch_destroy(f);
+    }
+}
+
+/* Under lock, when the thread has ended: what nobody will answer any more. */
+static void give_up_asked(struct store *s)
+{
+    struct fetch *f;
+    bool fenced = s->status.state == STORE_STATE_fenced;
+
+    while ((f = take_first(&s->asked))) {
+        f->answer.rc = err_set(&f->answer.err, fenced ? ERR_STATE : ERR_CANCELED, "the store is %s",
+                               fenced ? "fenced: another controller leads" : "closed");
+        append(&s->answered, f);
+    }
+}
+
 /* Take off what is to be told, then tell it: an event may write, flush or close. */
 static void on_async(uv_async_t *async)
 {
@@ -361,6 +492,10 @@ static void on_async(uv_async_t *async)
     struct store_status st;
 
     pthread_mutex_lock(&s->lock);
+    if (s->thread_done)
+        give_up_asked(s);
+    struct fetch_list answered = s->answered;
+    s->answered = (struct fetch_list){0};
     st = s->status;
     struct store_refusals refused = s->refused;
     s->refused = (struct store_refusals){0};
@@ -369,8 +504,8 @@ static void on_async(uv_async_t *async)
 
     for (size_t i = 0; i < refused.n; i++) {
         const struct store_refusal *r = &refused.r[i];
-        log_warn(store, "%s of request=%s choice=%d at %lld refused: it contradicts what is stored",
-                 store_kind_name(r->kind), r->request, (int)r->choice, (long long)r->first);
+        log_warn(store, "%s of id=%s choice=%d at %lld %s %s refused: it contradicts what is stored",
+                 store_kind_name(r->kind), r->request, (int)r->choice, (long long)r->first, r->path, r->state);
         if (s->events.on_refused)
             s->events.on_refused(s->arg, r);
     }
@@ -387,6 +522,7 @@ static void on_async(uv_async_t *async)
         if (s->events.on_state)
             s->events.on_state(s->arg, st.state, st.fault, st.text);
     }
+    tell_answers(s, &answered);
     if (s->owed && !s->closing)
         store_flush(s);
     if (done && s->closing && s->started) {
@@ -493,12 +629,7 @@ void store_flush(struct store *s)
 
 bool store_is_full(struct store *s)
 {
-    if (s->open->bytes < (size_t)s->limit.batch_bytes_max / 2)
-        return false;
-    pthread_mutex_lock(&s->lock);
-    bool full = s->status.n_queued >= s->limit.queue_max;
-    pthread_mutex_unlock(&s->lock);
-    return full;
+    return s->open->bytes >= (size_t)s->limit.batch_bytes_max / 2;
 }
 
 int store_put(struct store *s, const struct store_record *r, enum store_class cls, uint64_t *seq, struct err *err)
@@ -506,9 +637,9 @@ int store_put(struct store *s, const struct store_record *r, enum store_class cl
     ASSERT(s->started && !s->closing);
     if (s->told_state == STORE_STATE_fenced)
         return err_set(err, ERR_STATE, "the store is fenced: another controller leads");
-    if (s->open->bytes >= (size_t)s->limit.batch_bytes_max && !hand_over(s, 0))
-        return err_set(err, ERR_LIMIT, "%lld batches wait for the store and the next one is full (store: %s)",
-                       (long long)s->limit.queue_max, store_state_name(s->told_state));
+    if (s->open->bytes - s->open->bytes_largest >= (size_t)s->limit.batch_bytes_max)
+        return err_set(err, ERR_LIMIT, "the batch for the store is full: %zu bytes (batches in front of it: %s)",
+                       s->open->bytes, s->owed ? "as many as may wait" : "few");
     int rc = store_batch_add(s->open, r, cls, err);
     if (!rc && seq)
         *seq = s->open->seq;
@@ -533,6 +664,82 @@ int store_end(struct store *s, const struct store_end *e, uint64_t *seq, struct 
 int store_prune(struct store *s, const char *request, uint64_t *seq, struct err *err)
 {
     return store_put(s, &(struct store_record){.kind = STORE_prune, .u.prune = request}, STORE_LAZY, seq, err);
+}
+
+int store_run(struct store *s, const struct store_run *r, uint64_t *seq, struct err *err)
+{
+    return store_put(s, &(struct store_record){.kind = STORE_run, .u.run = *r}, STORE_FULL, seq, err);
+}
+
+int store_step(struct store *s, const struct store_step *t, enum store_class cls, uint64_t *seq, struct err *err)
+{
+    return store_put(s, &(struct store_record){.kind = STORE_step, .u.step = *t}, cls, seq, err);
+}
+
+int store_run_end(struct store *s, const struct store_run_end *e, uint64_t *seq, struct err *err)
+{
+    return store_put(s, &(struct store_record){.kind = STORE_run_end, .u.run_end = *e}, STORE_FULL, seq, err);
+}
+
+int store_prune_run(struct store *s, const char *run, uint64_t *seq, struct err *err)
+{
+    return store_put(s, &(struct store_record){.kind = STORE_prune_run, .u.prune_run = run}, STORE_LAZY, seq, err);
+}
+
+/* NULL, or what is wrong with a query. */
+static const char *fault_of_query(const struct store_query *y)
+{
+    switch (y->kind) {
+    case STORE_QUERY_request:
+    case STORE_QUERY_run: return y->id ? NULL : "id is missing";
+    case STORE_QUERY_request_key: return y->tenant && y->path && y->key ? NULL : "tenant, path or key is missing";
+    case STORE_QUERY_run_key: return y->tenant && y->key ? NULL : "tenant or key is missing";
+    case STORE_QUERY_runs:
+    case STORE_QUERY_old_requests:
+    case STORE_QUERY_old_runs:
+        return y->limit >= 1 && y->limit <= STORE_QUERY_LIMIT_MAX ? NULL : "limit is out of range";
+    case STORE_QUERY_N: break;
+    }
+    return "no such kind of query";
+}
+
+/* PostgreSQL refuses a parameter that is no UTF-8; nothing of that name was ever stored. */
+static const char *copy_key(struct arena *a, const char *s, bool *known)
+{
+    if (!s)
+        return NULL;
+    *known &= utf8_is_valid(s, strlen(s));
+    return arena_strdup(a, s);
+}
+
+int store_fetch(struct store *s, const struct store_query *query, store_fetched_fn fn, void *arg, struct err *err)
+{
+    const char *wrong = fault_of_query(query);
+    bool known = true;
+
+    ASSERT(s->started && !s->closing);
+    if (wrong)
+        return err_set(err, ERR_ARG, "a query of the store: %s", wrong);
+    if (s->told_state == STORE_STATE_fenced)
+        return err_set(err, ERR_STATE, "the store is fenced: another controller leads");
+    if (s->n_asked >= s->limit.fetch_max)
+        return err_set(err, ERR_LIMIT, "%lld queries wait for the store", (long long)s->n_asked);
+    struct fetch *f = mem_zalloc(sizeof *f);
+    f->query = *query;
+    f->query.id = copy_key(&f->arena, query->id, &known);
+    f->query.tenant = copy_key(&f->arena, query->tenant, &known);
+    f->query.path = copy_key(&f->arena, query->path, &known);
+    f->query.key = copy_key(&f->arena, query->key, &known);
+    f->fn = fn;
+    f->arg = arg;
+    f->after = s->owed ? s->open->seq : s->open->seq - 1;
+    s->n_asked++;
+    pthread_mutex_lock(&s->lock);
+    append(known ? &s->asked : &s->answered, f);
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    uv_async_send(&s->async); /* for what the thread will not answer */
+    return 0;
 }
 
 void store_status(struct store *s, struct store_status *st)
@@ -564,60 +771,130 @@ void store_close(struct store **s_p, store_closed_fn on_closed, void *arg)
     uv_async_send(&s->async); /* a fenced thread has ended long ago */
 }
 
-/* ---- recovery: what comes back is checked before the ledger sees it ---- */
+/* ---- reading: what comes back is checked before anybody sees it ---- */
 
 struct check {
-    const struct store_visitor *v;
+    store__record_fn fn;
     void *arg;
     struct err *err;
-    char id[STORE_ID_MAX];
+    char id[STORE_ID_MAX]; /* of the request or run whose rows come */
+    bool is_run;
     int32_t n_choice;
     int64_t n_tok[STORE_CHOICES_MAX];
 };
 
 static int contradiction(struct check *k, int32_t choice, const char *what)
 {
+    if (k->is_run)
+        return err_set(k->err, ERR_FORMAT, "corrupt: run %s: %s; restore the database from a backup", k->id, what);
     return err_set(k->err, ERR_FORMAT, "corrupt: request %s choice %d: %s; restore the database from a backup", k->id,
                    (int)choice, what);
 }
 
-static int check_request(void *arg, const struct store_request *r)
+static void begin(struct check *k, const char *id, bool is_run, int32_t n_choice)
 {
-    struct check *k = arg;
-    snprintf(k->id, sizeof k->id, "%s", r->id);
+    snprintf(k->id, sizeof k->id, "%s", id);
+    k->is_run = is_run;
+    k->n_choice = n_choice;
     memset(k->n_tok, 0, sizeof k->n_tok);
-    k->n_choice = r->n_choice;
-    if (r->n_choice < 1 || r->n_choice > STORE_CHOICES_MAX)
-        return contradiction(k, 0, "an impossible number of choices");
-    return k->v->on_request ? k->v->on_request(k->arg, r) : 0;
 }
 
-static int check_tokens(void *arg, const struct store_tokens *t)
+static int check_tokens(struct check *k, const struct store_tokens *t)
 {
-    struct check *k = arg;
-    if (strcmp(t->request, k->id) != 0 || t->choice < 0 || t->choice >= k->n_choice)
+    if (k->is_run || strcmp(t->request, k->id) != 0 || t->choice < 0 || t->choice >= k->n_choice)
         return contradiction(k, t->choice, "tokens of a choice that was not asked for");
     if (t->first != k->n_tok[t->choice] || t->n < 1)
         return contradiction(k, t->choice, "a gap in the tokens");
     k->n_tok[t->choice] += t->n;
-    return k->v->on_tokens ? k->v->on_tokens(k->arg, t) : 0;
+    return 0;
 }
 
-static int check_end(void *arg, const struct store_end *e)
+static int check_end(struct check *k, const struct store_end *e)
 {
-    struct check *k = arg;
-    if (strcmp(e->request, k->id) != 0 || e->choice < 0 || e->choice >= k->n_choice)
+    if (k->is_run || strcmp(e->request, k->id) != 0 || e->choice < 0 || e->choice >= k->n_choice)
         return contradiction(k, e->choice, "the end of a choice that was not asked for");
     if (e->n_tok != k->n_tok[e->choice])
         return contradiction(k, e->choice, "another number of tokens than its end says");
-    return k->v->on_end ? k->v->on_end(k->arg, e) : 0;
+    return 0;
+}
+
+static int check_record(void *arg, const struct store_record *r)
+{
+    struct check *k = arg;
+    int rc = 0;
+
+    switch (r->kind) {
+    case STORE_accept:
+        begin(k, r->u.accept.id, false, r->u.accept.n_choice);
+        if (r->u.accept.n_choice < 1 || r->u.accept.n_choice > STORE_CHOICES_MAX)
+            rc = contradiction(k, 0, "an impossible number of choices");
+        break;
+    case STORE_tokens: rc = check_tokens(k, &r->u.tokens); break;
+    case STORE_end: rc = check_end(k, &r->u.end); break;
+    case STORE_run: begin(k, r->u.run.id, true, 0); break;
+    case STORE_step:
+        if (!k->is_run || strcmp(r->u.step.run, k->id) != 0)
+            rc = contradiction(k, 0, "a step of another run");
+        break;
+    case STORE_run_end:
+        if (!k->is_run || strcmp(r->u.run_end.run, k->id) != 0)
+            rc = contradiction(k, 0, "the end of another run");
+        break;
+    case STORE_prune:
+    case STORE_prune_run: break;
+    case STORE_KIND_N: BUG("no such kind of record");
+    }
+    return rc ? rc : k->fn(k->arg, r);
+}
+
+static int read_checked(struct store *s, const struct store_query *query, store__record_fn fn, void *arg,
+                        struct err *err)
+{
+    struct check k = {.fn = fn, .arg = arg, .err = err};
+    return s->db->ops->fetch(s->db, query, check_record, &k, err);
+}
+
+/* A record to whom it concerns. */
+struct visit {
+    const struct store_visitor *v;
+    void *arg;
+};
+
+static int visit(void *arg, const struct store_record *r)
+{
+    const struct visit *to = arg;
+    const struct store_visitor *v = to->v;
+
+    switch (r->kind) {
+    case STORE_accept: return v->on_request ? v->on_request(to->arg, &r->u.accept) : 0;
+    case STORE_tokens: return v->on_tokens ? v->on_tokens(to->arg, &r->u.tokens) : 0;
+    case STORE_end: return v->on_end ? v->on_end(to->arg, &r->u.end) : 0;
+    case STORE_run: return v->on_run ? v->on_run(to->arg, &r->u.run) : 0;
+    case STORE_step: return v->on_step ? v->on_step(to->arg, &r->u.step) : 0;
+    case STORE_run_end: return v->on_run_end ? v->on_run_end(to->arg, &r->u.run_end) : 0;
+    case STORE_prune:
+    case STORE_prune_run: return 0;
+    case STORE_KIND_N: break;
+    }
+    BUG("no such kind of record");
 }
 
 int store_load(struct store *s, enum store_load_what what, const struct store_visitor *v, void *arg, struct err *err)
 {
-    static const struct store_visitor checked = {check_request, check_tokens, check_end};
-    struct check k = {.v = v, .arg = arg, .err = err};
+    struct visit to = {v, arg};
+    struct check k = {.fn = visit, .arg = &to, .err = err};
+    bool with_runs = v->on_run || v->on_step || v->on_run_end;
 
     ASSERT(!s->started);
-    return s->db->ops->load(s->db, what, &checked, &k, err);
+    return s->db->ops->load(s->db, what, with_runs, check_record, &k, err);
+}
+
+int store_fetched_visit(const struct store_fetched *f, const struct store_visitor *v, void *arg)
+{
+    struct visit to = {v, arg};
+    int rc = f->rc;
+
+    for (size_t i = 0; i < f->n && !rc; i++)
+        rc = visit(&to, &f->record[i]);
+    return rc;
 }

@@ -37,7 +37,22 @@ static void begin(const struct sse *s, struct buf *out, int choice)
     buf_add_str(out, ",\"delta\":{");
 }
 
-static void end(const struct sse *s, struct buf *out, const struct buf *logprobs, const char *reason)
+/* The end of an event. The id stands behind the data: whoever has read it has the data. */
+static void end_event(struct sse *s, struct buf *out)
+{
+    buf_add_char(out, '\n');
+    if (s->id) {
+        buf_add_str(out, "id: ");
+        buf_add_str(out, s->id);
+        buf_add_char(out, '\n');
+    }
+    if (s->retry_ms)
+        buf_addf(out, "retry: %d\n", s->retry_ms);
+    s->retry_ms = 0;
+    buf_add_char(out, '\n');
+}
+
+static void end(struct sse *s, struct buf *out, const struct buf *logprobs, const char *reason)
 {
     buf_add_str(out, "},\"logprobs\":");
     if (logprobs && logprobs->len)
@@ -49,17 +64,18 @@ static void end(const struct sse *s, struct buf *out, const struct buf *logprobs
         json_add_str(out, reason, strlen(reason));
     else
         buf_add_str(out, "null");
-    buf_add_str(out, s->usage ? "}],\"usage\":null}\n\n" : "}]}\n\n");
+    buf_add_str(out, s->usage ? "}],\"usage\":null}" : "}]}");
+    end_event(s, out);
 }
 
-void sse_role(const struct sse *s, struct buf *out, int choice)
+void sse_role(struct sse *s, struct buf *out, int choice)
 {
     begin(s, out, choice);
     buf_add_str(out, "\"role\":\"assistant\",\"content\":\"\"");
     end(s, out, NULL, NULL);
 }
 
-void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char *text, size_t n,
+void sse_reasoning(struct sse *s, struct buf *out, int choice, const char *text, size_t n,
                    const struct buf *logprobs)
 {
     begin(s, out, choice);
@@ -68,7 +84,7 @@ void sse_reasoning(const struct sse *s, struct buf *out, int choice, const char 
     end(s, out, logprobs, NULL);
 }
 
-void sse_content(const struct sse *s, struct buf *out, int choice, const char *text, size_t n,
+void sse_content(struct sse *s, struct buf *out, int choice, const char *text, size_t n,
                  const struct buf *logprobs)
 {
     begin(s, out, choice);
@@ -77,7 +93,7 @@ void sse_content(const struct sse *s, struct buf *out, int choice, const char *t
     end(s, out, logprobs, NULL);
 }
 
-void sse_call(const struct sse *s, struct buf *out, int choice, int call, const char *id, const char *name, size_t n,
+void sse_call(struct sse *s, struct buf *out, int choice, int call, const char *id, const char *name, size_t n,
               const struct buf *logprobs)
 {
     begin(s, out, choice);
@@ -91,7 +107,7 @@ void sse_call(const struct sse *s, struct buf *out, int choice, int call, const 
     end(s, out, logprobs, NULL);
 }
 
-void sse_arguments(const struct sse *s, struct buf *out, int choice, int call, const char *json, size_t n,
+void sse_arguments(struct sse *s, struct buf *out, int choice, int call, const char *json, size_t n,
                    const struct buf *logprobs)
 {
     begin(s, out, choice);
@@ -103,18 +119,19 @@ void sse_arguments(const struct sse *s, struct buf *out, int choice, int call, c
     end(s, out, logprobs, NULL);
 }
 
-void sse_finish(const struct sse *s, struct buf *out, int choice, const char *reason, const struct buf *logprobs)
+void sse_finish(struct sse *s, struct buf *out, int choice, const char *reason, const struct buf *logprobs)
 {
     begin(s, out, choice);
     end(s, out, logprobs, reason);
 }
 
-void sse_usage(const struct sse *s, struct buf *out, const char *usage, size_t n)
+void sse_usage(struct sse *s, struct buf *out, const char *usage, size_t n)
 {
     buf_add(out, s->head.data, s->head.len);
     buf_add_str(out, "\"choices\":[],\"usage\":");
     buf_add(out, usage, n);
-    buf_add_str(out, "}\n\n");
+    buf_add_char(out, '}');
+    end_event(s, out);
 }
 
 void sse_error(struct buf *out, const char *json, size_t n)
@@ -124,14 +141,15 @@ void sse_error(struct buf *out, const char *json, size_t n)
     buf_add_str(out, "\n\n");
 }
 
-void sse_done(struct buf *out)
+void sse_done(struct sse *s, struct buf *out)
 {
-    buf_add_str(out, "data: [DONE]\n\n");
+    buf_add_str(out, "data: [DONE]");
+    end_event(s, out);
 }
 
 void sse_comment(struct buf *out, const char *text)
 {
     buf_add_str(out, ": ");
     buf_add_str(out, text);
-    buf_add_str(out, "\n\n");
+    buf_add_char(out, '\n');
 }

@@ -189,13 +189,15 @@ def status(url):
     return json.loads(request(url, "GET", "/v1/status")[1])
 
 
-def request(url, method, path, body=None, seconds=30):
+def request(url, method, path, body=None, seconds=30, headers=None, heads=False):
+    """Status and body, with heads the headers as well."""
     host = url.removeprefix("http://")
     c = http.client.HTTPConnection(host, timeout=seconds * SCALE)
     try:
-        c.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+        c.request(method, path, None if body is None else json.dumps(body),
+                  {"Content-Type": "application/json", **(headers or {})})
         r = c.getresponse()
-        return r.status, r.read()
+        return (r.status, r.read(), dict(r.getheaders())) if heads else (r.status, r.read())
     finally:
         c.close()
 
@@ -204,12 +206,11 @@ class Service:
     """A controller and workers as processes of the test itself, so that it decides who dies and who comes."""
 
     def __init__(self, workers=2, controller_args=(), worker_args=()):
+        self.controller_args = list(controller_args)
         self.worker_args = list(worker_args)
         self.workers = {}
         self.gone = []
-        self.controller = Process("controller", [binary("baton-controller"), "--model", MODEL, "--port", "0",
-                                                 "--workers", "tcp://127.0.0.1:*", "--die-with-parent",
-                                                 *controller_args])
+        self.controller = self._controller("0", "tcp://127.0.0.1:*")
         try:
             ready = self.controller.line("ready ").split()
             self.url, self.endpoint = ready[1], ready[3]
@@ -220,6 +221,20 @@ class Service:
         except BaseException:
             self.end()
             raise
+
+    def _controller(self, port, endpoint, *more):
+        return Process("controller", [binary("baton-controller"), "--model", MODEL, "--port", port, "--workers",
+                                      endpoint, "--die-with-parent", *self.controller_args, *more])
+
+    def kill_controller(self, sig=signal.SIGKILL):
+        self.controller.send(sig)
+        self.controller.wait()
+        self.gone.append(self.controller)
+
+    def start_controller(self):
+        """Again, on the ports that clients and workers know."""
+        self.controller = self._controller(self.url.rsplit(":", 1)[1], self.endpoint)
+        self.controller.line("ready ")
 
     def start_worker(self, name, wait=True):
         before = self.epoch(name) if wait else 0
@@ -334,7 +349,8 @@ class Up:
 class Stream:
     """One streamed chat completion, read event by event and checked against the contract (docs/spec/api.md 4.3)."""
 
-    def __init__(self, url, n_tokens, prompt="Tell me about rivers.", seed=None, temperature=0.0, seconds=120, **more):
+    def __init__(self, url, n_tokens, prompt="Tell me about rivers.", seed=None, temperature=0.0, seconds=120,
+                 headers=None, **more):
         self.body = {"model": more.pop("model", None) or os.path.basename(MODEL), "stream": True,
                      "messages": [{"role": "user", "content": prompt}], "max_tokens": n_tokens, "ignore_eos": True,
                      "temperature": temperature, "logprobs": True, "stream_options": {"include_usage": True}, **more}
@@ -344,41 +360,76 @@ class Stream:
         self.text, self.reasoning = "", ""
         self.comments = []
         self.error, self.finish, self.usage = None, None, None
+        self.finished = set()    # choices that have had their last chunk
         self.ids = set()
+        self.last_id = None      # of the last whole event
         self.done = False
         self.longest_pause = 0.0  # between two tokens
         self.last_token_at = None
+        self.seconds = seconds * SCALE
+        self.headers = dict(headers or {})
+        self.raw = []            # (id, data line) of each event, to compare byte for byte
+        self.broken = False      # the connection ended before its time
+        self._open(url, "POST", "/v1/chat/completions", json.dumps(self.body), self.headers)
+
+    def _open(self, url, method, path, body, headers):
         host, port = url.removeprefix("http://").rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), timeout=seconds * SCALE)
+        self.socket = socket.create_connection((host, int(port)), timeout=self.seconds)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = http.client.HTTPConnection(host, int(port))
         self.connection.sock = self.socket
-        self.connection.request("POST", "/v1/chat/completions", json.dumps(self.body),
-                                {"Content-Type": "application/json"})
+        self.connection.request(method, path, body, {"Content-Type": "application/json", **headers})
         self.response = self.connection.getresponse()
         self.http_status = self.response.status
         if self.http_status != 200:
             self.error = json.loads(self.response.read())["error"]
 
+    def resume(self, url, by_id=False):
+        """Come back after the connection broke: the same POST with its key, or a GET of the id."""
+        self.close()
+        self.broken = False
+        headers = dict(self.headers)
+        if self.last_id:
+            headers["Last-Event-ID"] = self.last_id
+        if by_id:
+            headers["Accept"] = "text/event-stream"
+            self._open(url, "GET", "/v1/chat/completions/" + next(iter(self.ids)), None, headers)
+        else:
+            self._open(url, "POST", "/v1/chat/completions", json.dumps(self.body), headers)
+        return self
+
     def events(self):
         """Parsed events as they come: ("data", object), ("comment", text), ("done", None)."""
+        data = event_id = None
         while self.error is None:
-            line = self.response.readline()
+            try:
+                line = self.response.readline()
+            except (ConnectionError, http.client.HTTPException):
+                line = b""
             if not line:
+                self.broken = not self.done
                 return
             line = line.decode().rstrip("\r\n")  # strict: each event is whole UTF-8
             if line.startswith(":"):
                 self.comments.append((time.monotonic(), line[1:].strip()))
                 yield "comment", line[1:].strip()
-            elif line == "data: [DONE]":
-                check(not self.done, "two [DONE]")
-                self.done = True
-                yield "done", None
             elif line.startswith("data: "):
+                check(data is None, "two data lines in one event")
+                data = line
+            elif line.startswith("id: "):
+                event_id = line[4:]
+            elif line == "" and data is not None:
                 check(not self.done, "an event after [DONE]")
-                yield "data", self._take(json.loads(line[6:]))
+                self.raw.append((event_id, data))
+                self.last_id = event_id or self.last_id
+                if data == "data: [DONE]":
+                    self.done = True
+                    yield "done", None
+                else:
+                    yield "data", self._take(json.loads(data[6:]))
+                data = event_id = None
             else:
-                check(line == "", f"a line that is no event: {line[:80]}")
+                check(line == "" or line.startswith("retry: "), f"a line that is no event: {line[:80]}")
 
     def _take(self, event):
         if "error" in event:
@@ -389,7 +440,9 @@ class Stream:
         if event.get("usage"):
             self.usage = event["usage"]
         for choice in event["choices"]:
-            check(self.finish is None, "a chunk after the last one")
+            check(choice["index"] not in self.finished, "a chunk after the last one")
+            if choice["finish_reason"]:
+                self.finished.add(choice["index"])
             delta = choice["delta"]
             self.text += delta.get("content") or ""
             self.reasoning += delta.get("reasoning_content") or ""

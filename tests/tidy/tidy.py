@@ -244,7 +244,7 @@ def references(tree):
 def headers_alone(tree):
     """a header compiles alone: whoever includes it needs to know of no other"""
     flags = []
-    for package in ("libuv", "libzmq", "libprotobuf-c", "libcurl"):
+    for package in ("libuv", "libzmq", "libprotobuf-c", "libcurl", "libpq"):
         p = subprocess.run(["pkg-config", "--cflags", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         flags += p.stdout.decode().split()
 

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zmq.h>
 
 int32_t rig_token(uint64_t seed, int64_t i)
@@ -81,15 +83,22 @@ static void front_close(struct ctl_front **front, void (*on_closed)(void *arg), 
 {
     struct ctl_front *f = *front;
     *front = NULL;
-    for (int i = 0; i < f->rig->n_req; i++)
-        ctl_request_drop(&f->rig->reqs[i].req);
+    for (int i = 0; i < f->rig->n_req; i++) {
+        if (f->rig->leave)
+            ctl_request_leave(&f->rig->reqs[i].req);
+        else
+            ctl_request_drop(&f->rig->reqs[i].req);
+    }
     f->on_closed = on_closed;
     f->arg = arg;
     uv_close((uv_handle_t *)&f->handle, front_handle_closed);
 }
 
+static void front_recover(struct ctl_front *front, struct ctl_request *req);
+
 static const struct ctl_front_ops front_ops = {
     .open = front_open,
+    .recover = front_recover,
     .turn = front_turn,
     .drain = front_drain,
     .port = front_port,
@@ -106,7 +115,8 @@ static void on_tokens(void *arg, struct ctl_choice *c, int64_t first, int64_t n)
     assert_false(h->ended);
     assert_int_equal(first, h->n_tok);
     assert_true(n > 0);
-    assert_int_equal(c->out.n, first + n);
+    assert_int_equal(c->n_shown, first + n);
+    assert_true(c->req->accepted && c->out.n >= c->n_shown);
     for (int64_t i = first; i < first + n; i++)
         assert_int_equal(c->out.id[i], rig_token(c->seed, i));
     h->n_tok += n;
@@ -126,7 +136,8 @@ static void on_end(void *arg, struct ctl_choice *c)
     r->rig->events++;
     assert_false(h->ended);
     assert_int_equal(c->state, CTL_CHOICE_ended);
-    assert_int_equal(c->out.n, h->n_tok);
+    if (c->end == CTL_END_stop || c->end == CTL_END_length || !ctl_store(r->rig->ctl))
+        assert_int_equal(c->out.n, h->n_tok);
     h->ended = true;
     h->end = c->end;
     h->ended_at_ms = (int64_t)uv_now(&r->rig->loop);
@@ -144,7 +155,43 @@ static void on_redispatch(void *arg, struct ctl_choice *c)
     h->n_redispatch++;
 }
 
-static const struct ctl_request_events events = {on_tokens, on_end, on_redispatch};
+static void on_arrived(void *arg, struct ctl_choice *c, int64_t first, int64_t n)
+{
+    struct rig_req *r = arg;
+    assert_true(c->n_shown <= first && c->out.n == first + n);
+    r->n_arrived += n;
+}
+
+static void on_ending(void *arg, struct ctl_choice *c)
+{
+    struct rig_req *r = arg;
+    assert_int_equal(c->state, CTL_CHOICE_ended);
+    r->n_ending++;
+}
+
+static void on_accepted(void *arg, struct ctl_request *req)
+{
+    struct rig_req *r = arg;
+    assert_false(r->accepted);
+    assert_true(req->accepted);
+    r->accepted = true;
+}
+
+static const struct ctl_request_events events = {.on_tokens = on_tokens,
+                                                 .on_end = on_end,
+                                                 .on_redispatch = on_redispatch,
+                                                 .on_arrived = on_arrived,
+                                                 .on_ending = on_ending,
+                                                 .on_accepted = on_accepted};
+
+static void front_recover(struct ctl_front *front, struct ctl_request *req)
+{
+    struct rig *rig = front->rig;
+    assert_true(rig->n_req < RIG_REQS_MAX);
+    struct rig_req *r = &rig->reqs[rig->n_req++];
+    *r = (struct rig_req){.rig = rig, .n_choice = req->n_choice, .finish_at = -1, .req = req};
+    ctl_request_attach(req, &events, r);
+}
 
 struct rig_req *rig_request(struct rig *rig, int n_choice, int64_t max_output, int64_t deadline_ms)
 {
@@ -505,4 +552,30 @@ void rig_close(struct rig *rig)
     uv_run(&rig->loop, UV_RUN_DEFAULT);
     assert_true(rig->closed);
     assert_int_equal(uv_loop_close(&rig->loop), 0);
+}
+
+/* ---- a store ---- */
+
+void rig_store(struct rig *rig, const struct rig *same)
+{
+    if (same) {
+        memcpy(rig->store, same->store, sizeof rig->store);
+    } else {
+        snprintf(rig->store, sizeof rig->store, "/tmp/baton-rig-XXXXXX");
+        int fd = mkstemp(rig->store);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    rig->config.store = rig->store;
+}
+
+void rig_unlink(struct rig *rig)
+{
+    static const char *const tail[] = {"", "-wal", "-shm", "-journal"};
+    char path[80];
+
+    for (size_t i = 0; i < N_ELEM(tail); i++) {
+        snprintf(path, sizeof path, "%s%s", rig->store, tail[i]);
+        unlink(path);
+    }
 }

@@ -75,6 +75,9 @@ struct rig_req {
     struct ctl_request *req; /* NULL once dropped */
     int n_choice, n_ended;
     struct rig_heard heard[CTL_CHOICES_MAX];
+    bool accepted;     /* on_accepted has come */
+    int64_t n_arrived; /* tokens of all choices */
+    int n_ending;
     int64_t finish_at; /* >= 0: the front finishes a choice with stop when it has so many tokens */
 };
 
@@ -89,11 +92,17 @@ struct rig {
     struct rig_req reqs[RIG_REQS_MAX];
     int n_req;
     int64_t events; /* calls of the front, all kinds */
+    char store[64]; /* rig_store: the file of the store */
+    bool leave;     /* rig_close as a death: what runs is left to the next one on the same store */
 };
 
 /* Short times for tests: heartbeat 50 ms, lost 400 ms, the rest as configured by default. */
 void rig_init(struct rig *rig);
 void rig_open(struct rig *rig);
+/* Between init and open: a store in a temporary file, or the one of another rig; rig_unlink removes it. Recovered
+ * requests become reqs of the rig that are attached to. */
+void rig_store(struct rig *rig, const struct rig *same);
+void rig_unlink(struct rig *rig);
 void rig_close(struct rig *rig);
 
 /* Run the loop until cond(rig) or fail after RIG_WAIT_MS. */

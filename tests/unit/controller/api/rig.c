@@ -150,6 +150,7 @@ int ctl_request_submit(struct ctl *ctl, struct ctl_request **req_p, struct err *
         return err_set(err, s.submit_rc, "scripted refusal");
     *req_p = NULL;
     r->ctl = ctl;
+    r->accepted = true;
     f = mem_zalloc(sizeof *f);
     f->req = r;
     f->script = s;
@@ -178,9 +179,11 @@ static void end_choice(struct ctl_choice *c, enum ctl_end end)
 {
     c->state = CTL_CHOICE_ended;
     c->end = end;
+    c->told = true;
 }
 
-void ctl_choice_finish(struct ctl_choice *c, enum ctl_end end)
+/* The end is found when tokens arrive, and told behind them. */
+void ctl_choice_stop(struct ctl_choice *c)
 {
     struct rig *rig = c->req->ctl->rig;
     if (c->state == CTL_CHOICE_ended)
@@ -188,7 +191,31 @@ void ctl_choice_finish(struct ctl_choice *c, enum ctl_end end)
     pthread_mutex_lock(&rig->lock);
     rig->n_finished++;
     pthread_mutex_unlock(&rig->lock);
-    end_choice(c, end);
+    c->state = CTL_CHOICE_ended;
+    c->end = CTL_END_stop;
+}
+
+struct store *ctl_store(struct ctl *ctl)
+{
+    (void)ctl;
+    return NULL;
+}
+
+const char *ctl_store_fault(struct ctl *ctl)
+{
+    (void)ctl;
+    return NULL;
+}
+
+void ctl_request_leave(struct ctl_request **req_p)
+{
+    ctl_request_drop(req_p);
+}
+
+void ctl_request_attach(struct ctl_request *req, const struct ctl_request_events *events, void *arg)
+{
+    (void)req, (void)events, (void)arg;
+    BUG("nothing is recovered in this rig");
 }
 
 void ctl_request_drop(struct ctl_request **req_p)
@@ -233,7 +260,15 @@ static void commit(struct ctl_choice *c, struct fake_choice *f, int64_t n)
         for (int k = 0; k < n_top; k++)
             o->top[o->n * n_top + k] = (struct msg_top){k < 2 ? o->id[o->n] + k : -1, (float)-k};
     }
-    c->req->events->on_tokens(c->req->arg, c, first, n);
+    const struct ctl_request_events *events = c->req->events;
+    events->on_arrived(c->req->arg, c, first, n);
+    c->n_shown = o->n;
+    events->on_tokens(c->req->arg, c, first, n);
+    if (c->state == CTL_CHOICE_ended && !c->told) {
+        c->told = true;
+        events->on_ending(c->req->arg, c);
+        events->on_end(c->req->arg, c);
+    }
 }
 
 static void step_choice(struct fake_req *f, int i)

@@ -86,6 +86,23 @@ static void join_choice(struct joined *j, const struct json *c)
     }
 }
 
+/* What follows the data of event n_event: its id, and with the first one how long to wait. Returns 0 for an error
+ * event, which has no id, else 1. */
+static int check_event_id(const char *rest, const char *next, int n_event, int n_choice)
+{
+    char want[40];
+
+    if (rest + 2 == next)
+        return 0;
+    assert_memory_equal(rest, "\nid: ", 5);
+    rest += 5;
+    assert_int_equal(strspn(rest, "0123456789abcdef"), 24);
+    snprintf(want, sizeof want, "-%d\n%s\n", n_event + 1, n_event ? "" : "retry: 1000\n");
+    if (n_choice == 1)
+        assert_memory_equal(rest + 24, want, strlen(want));
+    return 1;
+}
+
 /* Check the rules of 4.3 on the way. Returns the text of the usage, "" if there was none. `error`: out, the error
  * event. */
 static void join(const struct answer *a, struct joined *j, int n_choice, bool include_usage, struct buf *usage,
@@ -95,6 +112,7 @@ static void join(const struct answer *a, struct joined *j, int n_choice, bool in
     struct err err = {0};
     char *id = NULL;
     bool done = false;
+    int n_event = 0;
 
     assert_int_equal(a->status, 200);
     assert_true(a->complete);
@@ -107,11 +125,16 @@ static void join(const struct answer *a, struct joined *j, int n_choice, bool in
         const struct json *root;
         assert_non_null(end);
         assert_false(done);
-        if (*p == ':') {
+        while (*p == ':' && p < end) /* comments are lines, not events */
+            p += strcspn(p, "\n") + 1;
+        if (p > end) {
             p = end + 2;
             continue;
         }
+        const char *next = end + 2;
         assert_memory_equal(p, "data: ", 6);
+        end = strchr(p, '\n');
+        n_event += check_event_id(end, next, n_event, n_choice);
         done = strncmp(p, "data: [DONE]\n", 13) == 0;
         if (!done) {
             if (json_parse(p + 6, (size_t)(end - p - 6), JSON_NO_REPEATED_KEYS, &arena, &root, &err) != 0)
@@ -119,7 +142,7 @@ static void join(const struct answer *a, struct joined *j, int n_choice, bool in
             if (json_get(root, "error")) {
                 assert_non_null(error);
                 buf_add(error, p, (size_t)(end - p));
-                assert_true(end[2] == 0); /* the last word */
+                assert_true(*next == 0); /* the last word */
             } else {
                 const struct json *choices = json_get(root, "choices"), *u = json_get(root, "usage");
                 id = id ? id : arena_strdup(&arena, json_get(root, "id")->text);
@@ -138,7 +161,7 @@ static void join(const struct answer *a, struct joined *j, int n_choice, bool in
                 }
             }
         }
-        p = end + 2;
+        p = next;
     }
     assert_int_equal(done, !error || error->len == 0);
     arena_release(&arena);
@@ -338,17 +361,23 @@ static int count(const char *text, const char *what)
     return n;
 }
 
-static void test_joining(void **state)
+static void test_events_are_a_function_of_tokens(void **state)
 {
     struct rig *rig = rig_open(NULL);
     struct script s = {
-        .text = {"many words in one turn make one event"}, .n_text = 1, .batch = 1000, .end = CTL_END_stop};
+        .text = {"many words in one turn make as many events"}, .n_text = 1, .batch = 1000, .end = CTL_END_stop};
     struct answer a;
     (void)state;
     rig_script(rig, &s);
     ask(rig, "\"stream\":true," NO_THINK, &a);
-    assert_int_equal(count(a.body.data, "data: {"), 3); /* role, text, end */
+    int n = count(a.body.data, "data: {");
+    assert_true(n > 3); /* role, a text for each token that makes one, end */
     assert_null(strstr(a.body.data, "usage"));
+    answer_release(&a);
+    s.batch = 1;
+    rig_script(rig, &s);
+    ask(rig, "\"stream\":true," NO_THINK, &a);
+    assert_int_equal(count(a.body.data, "data: {"), n);
     answer_release(&a);
     rig_close(&rig);
 }
@@ -516,7 +545,7 @@ static void test_context(void **state)
 static void soon(struct ctl_config *c)
 {
     c->limit.keepalive_ms = 40;
-    c->limit.http_unsent_bytes_max = 300000;
+    c->limit.reader_ms = 200;
 }
 
 static void test_keepalive(void **state)
@@ -617,7 +646,7 @@ static void test_gone(void **state)
         usleep(1000);
     close(fd);
     wait_dropped(rig, 2);
-    /* one that does not read: cut off at http_unsent_bytes_max */
+    /* one that does not read: cut off after reader_ms */
     s = (struct script){
         .text = {"some words that go on and on "}, .n_text = 1, .end = CTL_END_none, .batch = 2000, .repeat = 200000};
     rig_script(rig, &s);
@@ -705,10 +734,12 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),     cmocka_unit_test(test_joining),    cmocka_unit_test(test_form),
-        cmocka_unit_test(test_hidden),   cmocka_unit_test(test_failures),   cmocka_unit_test(test_context),
-        cmocka_unit_test(test_keepalive), cmocka_unit_test(test_redispatch), cmocka_unit_test(test_gone),
-        cmocka_unit_test(test_pool),     cmocka_unit_test(test_many),
+        cmocka_unit_test(test_rows),      cmocka_unit_test(test_events_are_a_function_of_tokens),
+        cmocka_unit_test(test_form),      cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_failures),  cmocka_unit_test(test_context),
+        cmocka_unit_test(test_keepalive), cmocka_unit_test(test_redispatch),
+        cmocka_unit_test(test_gone),      cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,6 +94,8 @@ static bool start_server(void)
         if (PQping(url) == PQPING_OK)
             return true;
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+        if (waitpid(server, NULL, WNOHANG) == server) /* children of a killed one still held its memory */
+            server = spawn(argv, SIGINT);
     }
     return false;
 }
@@ -106,7 +108,7 @@ const char *cluster_start(void)
         return "no PostgreSQL server here (package postgresql)";
     if (getuid() == 0 && !getpwnam("postgres"))
         return "no user postgres here (package postgresql)";
-    snprintf(top, sizeof top, "/tmp/baton-pg-XXXXXX");
+    snprintf(top, sizeof top, "%s/baton-pg-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     if (!mkdtemp(top))
         return "no temporary directory";
     struct passwd *pw = getuid() == 0 ? getpwnam("postgres") : NULL;

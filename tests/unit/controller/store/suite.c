@@ -193,6 +193,50 @@ uint64_t put_prune(struct rig *r, const char *id)
     return seq;
 }
 
+uint64_t put_run(struct rig *r, const char *id, const char *tenant, const char *key)
+{
+    uint64_t seq = 0;
+    struct err err;
+    struct store_run n = {.id = id, .tenant = tenant, .key = key, .name = "pipe-ü",
+                          .pipeline = "{\"steps\":[\"ü\"]}", .input = "[1,\"two\"]",
+                          .parent = id[0] % 2 ? "parent" : NULL, .created_ms = 1000 + (unsigned char)id[0],
+                          .deadline_ms = 2000 + (unsigned char)id[0]};
+    memset(n.body_hash, id[0], sizeof n.body_hash);
+    good(store_run(r->store, &n, &seq, &err), &err);
+    return seq;
+}
+
+uint64_t put_step(struct rig *r, const char *run, const char *path, int attempt, const char *state,
+                  enum store_class cls)
+{
+    uint64_t seq = 0;
+    struct err err;
+    bool done = strcmp(state, "done") == 0;
+    struct store_step t = {.run = run, .path = path, .attempt = attempt, .state = state,
+                           .result = done ? "{\"ok\":true}" : NULL, .request = done ? "gen-1" : NULL,
+                           .error = done ? NULL : "bad \xff byte", .usage = {1, 2, 3, attempt}, .at_ms = 99};
+    good(store_step(r->store, &t, cls, &seq, &err), &err);
+    return seq;
+}
+
+uint64_t put_run_end(struct rig *r, const char *run)
+{
+    uint64_t seq = 0;
+    struct err err;
+    struct store_run_end e = {.run = run, .state = "done", .output = "\"out\"", .usage = {10, 20, 0, 0},
+                              .ended_ms = 5000 + (unsigned char)run[0]};
+    good(store_run_end(r->store, &e, &seq, &err), &err);
+    return seq;
+}
+
+uint64_t put_prune_run(struct rig *r, const char *run)
+{
+    uint64_t seq = 0;
+    struct err err;
+    good(store_prune_run(r->store, run, &seq, &err), &err);
+    return seq;
+}
+
 /* ---- reading ---- */
 
 static int see_request(void *arg, const struct store_request *r)
@@ -254,11 +298,65 @@ static int see_end(void *arg, const struct store_end *e)
     return 0;
 }
 
+static int see_run(void *arg, const struct store_run *r)
+{
+    struct seen *s = arg;
+
+    assert_true(s->n_run < SEEN_MAX);
+    struct seen_run *to = &s->run[s->n_run++];
+    assert_string_equal(r->name, "pipe-ü");
+    assert_int_equal(r->body_hash[5], r->id[0]);
+    if (r->pipeline) { /* NULL in lists */
+        assert_string_equal(r->pipeline, "{\"steps\":[\"ü\"]}");
+        assert_string_equal(r->input, "[1,\"two\"]");
+    }
+    assert_true(!r->parent || strcmp(r->parent, "parent") == 0);
+    assert_int_equal(r->deadline_ms, r->created_ms + 1000);
+    snprintf(to->id, sizeof to->id, "%s", r->id);
+    return 0;
+}
+
+static int see_step(void *arg, const struct store_step *t)
+{
+    struct seen *s = arg;
+    struct seen_run *r = &s->run[s->n_run - 1];
+    size_t n = strlen(r->trace);
+    bool done = strcmp(t->state, "done") == 0;
+
+    assert_string_equal(t->run, r->id);
+    if (done)
+        assert_string_equal(t->result, "{\"ok\":true}");
+    else
+        assert_null(t->result);
+    assert_true(done ? !t->error : strcmp(t->error, "bad ? byte") == 0);
+    assert_true(done == (t->request != NULL));
+    assert_true(t->usage.prompt_tok == 1 && t->usage.output_tok == 2 && t->usage.cached_tok == 3 &&
+                t->usage.reasoning_tok == t->attempt && t->at_ms == 99);
+    snprintf(r->trace + n, sizeof r->trace - n, "%s/%d/%s ", t->path, (int)t->attempt, t->state);
+    r->n_step++;
+    return 0;
+}
+
+static int see_run_end(void *arg, const struct store_run_end *e)
+{
+    struct seen *s = arg;
+    struct seen_run *r = &s->run[s->n_run - 1];
+    assert_string_equal(e->run, r->id);
+    assert_string_equal(e->state, "done");
+    assert_string_equal(e->output, "\"out\"");
+    assert_null(e->error);
+    assert_true(e->usage.output_tok == 20 && e->ended_ms == 5000 + r->id[0]);
+    assert_false(r->ended);
+    r->ended = true;
+    return 0;
+}
+
+const struct store_visitor seen_visitor = {see_request, see_tokens, see_end, see_run, see_step, see_run_end};
+
 int seen_load(struct store *s, enum store_load_what what, struct seen *seen, struct err *err)
 {
-    static const struct store_visitor v = {see_request, see_tokens, see_end};
     memset(seen, 0, sizeof *seen);
-    return store_load(s, what, &v, seen, err);
+    return store_load(s, what, &seen_visitor, seen, err);
 }
 
 const struct seen_request *seen_find(const struct seen *seen, const char *id)
@@ -269,8 +367,54 @@ const struct seen_request *seen_find(const struct seen *seen, const char *id)
     return NULL;
 }
 
+const struct seen_run *seen_find_run(const struct seen *seen, const char *id)
+{
+    for (int i = 0; i < seen->n_run; i++)
+        if (strcmp(seen->run[i].id, id) == 0)
+            return &seen->run[i];
+    return NULL;
+}
+
+struct asking {
+    struct seen *seen;
+    char *ids;
+    size_t ids_bytes;
+    uint64_t n_done;
+    int rc;
+};
+
+static void on_fetched(void *arg, const struct store_fetched *f)
+{
+    struct asking *a = arg;
+    a->rc = f->rc;
+    a->n_done++;
+    if (a->seen)
+        assert_int_equal(store_fetched_visit(f, &seen_visitor, a->seen), f->rc);
+    for (size_t i = 0; i < f->n && a->ids; i++) {
+        size_t n = strlen(a->ids);
+        if (f->record[i].kind == STORE_prune || f->record[i].kind == STORE_prune_run)
+            snprintf(a->ids + n, a->ids_bytes - n, "%s ", f->record[i].u.prune);
+    }
+}
+
+int rig_fetch(struct rig *r, const struct store_query *query, struct seen *seen, char *ids, size_t ids_bytes)
+{
+    struct asking a = {seen, ids, ids_bytes, 0, 0};
+    struct err err;
+
+    if (seen)
+        memset(seen, 0, sizeof *seen);
+    if (ids)
+        ids[0] = 0;
+    int rc = store_fetch(r->store, query, on_fetched, &a, &err);
+    if (rc)
+        return rc;
+    assert_true(wait_for(r, &a.n_done, 1, NULL, 0));
+    return a.rc;
+}
+
 /* Open again, read everything, close. */
-static void look(const char *url, enum store_load_what what, struct seen *seen)
+void suite_look(const char *url, enum store_load_what what, struct seen *seen)
 {
     struct rig r;
     struct err err;
@@ -278,6 +422,35 @@ static void look(const char *url, enum store_load_what what, struct seen *seen)
     good(rig_open(&r, &err), &err);
     good(seen_load(r.store, what, seen, &err), &err);
     rig_close(&r);
+}
+
+void suite_check_v1(const char *url)
+{
+    struct rig r;
+    struct seen seen;
+    struct store_status st;
+
+    suite_look(url, STORE_LOAD_live, &seen);
+    assert_int_equal(seen.n, 2);
+    suite_look(url, STORE_LOAD_all, &seen);
+    assert_int_equal(seen.n, 3);
+    const struct seen_request *a = seen_find(&seen, "a"), *b = seen_find(&seen, "b"), *c = seen_find(&seen, "c");
+    assert_true(a->n_tok[0] == 4 && a->ended[0] && a->n_tok[1] == 2 && !a->ended[1]);
+    assert_true(b->n_tok[0] == 100 && b->ended[0]);
+    assert_true(c->n_tok[0] == 5 && !c->ended[0]);
+    rig_init(&r, url);
+    rig_start(&r);
+    store_status(r.store, &st);
+    assert_int_equal(st.epoch, 4); /* it was written by epoch 1 and read twice */
+    put_tokens(&r, "c", 0, 5, 5, STORE_LAZY);
+    put_end(&r, "a", 1, 2);
+    put_run(&r, "r", "t", NULL);
+    assert_true(rig_wait_durable(&r, put_end(&r, "c", 0, 10)));
+    assert_int_equal(r.n_refused, 0);
+    rig_close(&r);
+    suite_look(url, STORE_LOAD_live, &seen);
+    assert_int_equal(seen.n, 0);
+    assert_int_equal(seen.n_run, 1);
 }
 
 /* ---- the tests ---- */
@@ -302,12 +475,12 @@ static void test_round_trip(void **state)
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
 
-    look(url, STORE_LOAD_all, &seen);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.n, 2);
     const struct seen_request *a = seen_find(&seen, "a"), *b = seen_find(&seen, "b");
     assert_true(a == &seen.request[0] && a->n_tok[0] == 4 && a->ended[0]);
     assert_true(b->n_choice == 2 && b->n_tok[0] == 0 && b->ended[0] && b->n_tok[1] == 2 && !b->ended[1]);
-    look(url, STORE_LOAD_live, &seen);
+    suite_look(url, STORE_LOAD_live, &seen);
     assert_int_equal(seen.n, 1);
     assert_string_equal(seen.request[0].id, "b");
 }
@@ -325,7 +498,7 @@ static void test_close_commits(void **state)
     put_accept(&r, "c", 1);
     put_tokens(&r, "c", 0, 0, 9, STORE_LAZY);
     rig_close(&r); /* without a flush */
-    look(url, STORE_LOAD_all, &seen);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen_find(&seen, "c")->n_tok[0], 9);
 }
 
@@ -368,7 +541,7 @@ static void test_contradictions_are_refused(void **state)
     assert_int_equal(r.n_refused, 8);
     assert_int_equal(r.state, STORE_STATE_ready);
     rig_close(&r);
-    look(url, STORE_LOAD_all, &seen);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.n, 1);
     assert_int_equal(seen.request[0].n_tok[0], 6);
     assert_true(seen.request[0].ended[0]);
@@ -424,7 +597,7 @@ static void test_prune(void **state)
     assert_true(rig_wait(&r, put_accept(&r, "a", 1))); /* the id is free again, and nothing is left of the old one */
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
-    look(url, STORE_LOAD_all, &seen);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.n, 2);
     assert_true(seen_find(&seen, "a")->n_tok[0] == 0 && !seen_find(&seen, "a")->ended[0]);
     assert_int_equal(seen_find(&seen, "b")->n_tok[0], 2);
@@ -481,7 +654,7 @@ static void test_many_turns_share_commits(void **state)
     assert_true(st.n_commit <= TURNS + 1); /* at most one a turn */
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
-    look(url, STORE_LOAD_all, &seen);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.n, WIDTH);
     for (int k = 0; k < WIDTH; k++)
         assert_int_equal(seen.request[k].n_tok[0], TURNS);
@@ -557,3 +730,18 @@ const struct CMUnitTest suite_tests[] = {
     cmocka_unit_test(test_records_are_checked),
 };
 const size_t suite_n_test = sizeof suite_tests / sizeof suite_tests[0];
+
+int suite_run_group(const char *name, const struct CMUnitTest *own, size_t n_own, CMFixtureFunction set_up,
+                    CMFixtureFunction tear_down)
+{
+    struct CMUnitTest all[96];
+    size_t n = 0;
+
+    assert_true(suite_n_test + suite_n_run_test + n_own <= sizeof all / sizeof all[0]);
+    memcpy(all + n, suite_tests, suite_n_test * sizeof all[0]);
+    n += suite_n_test;
+    memcpy(all + n, suite_run_tests, suite_n_run_test * sizeof all[0]);
+    n += suite_n_run_test;
+    memcpy(all + n, own, n_own * sizeof all[0]);
+    return _cmocka_run_group_tests(name, all, n + n_own, set_up, tear_down);
+}

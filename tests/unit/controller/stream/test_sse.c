@@ -98,8 +98,14 @@ static void test_others(void **state)
     assert_true(json_is(json_get(chunk(&out, &arena), "error"), JSON_OBJECT));
     buf_clear(&out);
     sse_comment(&out, "keep-alive");
-    sse_done(&out);
-    assert_string_equal(out.data, ": keep-alive\n\ndata: [DONE]\n\n");
+    sse_done(&s, &out);
+    assert_string_equal(out.data, ": keep-alive\ndata: [DONE]\n\n");
+    buf_clear(&out);
+    s.id = "abc-7";
+    s.retry_ms = 1000;
+    sse_done(&s, &out);
+    sse_done(&s, &out);
+    assert_string_equal(out.data, "data: [DONE]\nid: abc-7\nretry: 1000\n\ndata: [DONE]\nid: abc-7\n\n");
     sse_release(&s);
     arena_release(&arena);
     buf_release(&out);
