@@ -256,11 +256,17 @@ class Baton(Stand):
 
     def __init__(self, name, store):
         super().__init__(name)
-        self.store, self.n_log = store, [0, 0]
+        self.n_log = [0, 0]
+        self.store = pathlib.Path(tempfile.mkdtemp(prefix="baton-bench-", dir=store)) if store else None
 
     def command(self):
         return [BIN / "baton-controller", "--engine", "sim", "--port", self.port, "--log-level", "warn", "--workers",
-                f"tcp://127.0.0.1:{self.side}", *(["--store", self.dir / "state.db"] if self.store else [])]
+                f"tcp://127.0.0.1:{self.side}", *(["--store", self.store / "state.db"] if self.store else [])]
+
+    def close(self):
+        super().close()
+        if self.store:
+            shutil.rmtree(self.store, ignore_errors=True)
 
     def log_of(self, i):
         return self.dir / f"w{i}.{self.n_log[i]}.tok"
@@ -383,17 +389,17 @@ def find_vllm_router(venvs):
     return (program, None) if program.exists() else (None, "pip installed no program")
 
 
-def make_stands(names, venvs):
+def make_stands(names, venvs, store_dir):
     stands = []
     has_store = "--store" in subprocess.run([BIN / "baton-controller", "--help"], capture_output=True, text=True).stdout
     for name in names:
         why = None
         if name == "baton":
-            stands.append(Baton(name, False))
+            stands.append(Baton(name, None))
         elif name == "baton-store":
             why = None if has_store else "this controller has no --store"
             if has_store:
-                stands.append(Baton(name, True))
+                stands.append(Baton(name, store_dir))
         elif name in ("nginx", "haproxy"):
             found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
             why = None if found else f"not installed; apt-get install {name}"
@@ -542,7 +548,7 @@ class Results:
 
     def print_table(self, stands):
         width = max(12, *(len(s) + 2 for s in stands))
-        print("\n" + f"{'row':4} {'figure':36}" + "".join(f"{s:>{width}}" for s in stands) + f"{'target':>16}")
+        print("\n" + f"{'row':4} {'figure':36}" + "".join(f"{s:>{width}}" for s in stands) + f"  {'target':>16}")
         for row, what, unit, target, less in ROWS:
             values = [self.median(row, s) for s in stands]
             if all(v is None for v in values):
@@ -556,7 +562,7 @@ class Results:
                 cells.append("-" if v is None else f"{v:,.0f}{mark}" if abs(v) >= 100 else f"{v:.3g}{mark}")
             aim = "" if not target else " / ".join("-" if t is None else f"{t:,}" for t in target)
             print(f"{row:4} {what + (', ' + unit if unit else ''):36}" + "".join(f"{c:>{width}}" for c in cells)
-                  + f"{aim:>16}")
+                  + f"  {aim:>16}")
         print("! = misses the target (without / with store). Medians; ratios to nginx and haproxy travel, absolute "
               "figures do not.")
 
@@ -601,6 +607,8 @@ def main():
     ap.add_argument("--fault-rounds", type=int, default=1)
     ap.add_argument("--quick", action="store_true", help="below a minute: one round, no vllm-router, short faults")
     ap.add_argument("--rr", action="store_true", help="all under SCHED_RR (root): keeps other work out of the figures")
+    ap.add_argument("--store-dir", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir(),
+                    help="where baton-store keeps its file; default /dev/shm: on a disk its fsync is what is measured")
     ap.add_argument("--venvs", type=pathlib.Path, default=BIN.parent / "bench-venvs", help="private environments")
     ap.add_argument("--out", type=pathlib.Path, default=BIN.parent / "bench" / "control.jsonl", help="JSON lines")
     a = ap.parse_args()
@@ -615,7 +623,7 @@ def main():
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     (a.direct_port,) = free_ports(1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    stands = make_stands(a.stands.split(","), a.venvs)
+    stands = make_stands(a.stands.split(","), a.venvs, a.store_dir)
     results = Results(a.out)
     try:
         if a.loads:
