@@ -41,9 +41,12 @@ static void on_idle(uv_idle_t *idle)
     (void)idle;
 }
 
+/* The scheduler wants cancels sent, choices dispatched, the dead freed. */
 static void wake(void *arg)
 {
-    ctl_wake(arg);
+    struct ctl *ctl = arg;
+    if (!ctl->before_dispatch)
+        ctl_wake(ctl);
 }
 
 void ctl_wake(struct ctl *ctl)
@@ -58,7 +61,7 @@ static void set_model_name(struct ctl *ctl)
     const char *from = ctl->config.model_name;
 
     if (!from) {
-        from = ctl->config.model_dir ? ctl->config.model_dir : "model";
+        from = ctl->config.model_dir ? ctl->config.model_dir : ctl->config.sim ? "mock" : "model";
         size_t end = strlen(from), begin;
         while (end > 1 && from[end - 1] == '/')
             end--;

@@ -60,6 +60,7 @@ struct ctl_limits {
 
 struct ctl_config {
     const char *model_dir;      /* tokenizer and generation defaults */
+    bool sim;                   /* for workers with --engine sim: their tokenizer; model_dir is only a name, if that */
     const char *model_name;     /* as clients see it; default: the directory's last part */
     const char *http_host;      /* "127.0.0.1" */
     int http_port;              /* 0: any free one */

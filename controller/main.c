@@ -102,13 +102,14 @@ static void print_limits(void)
 /* 0, FLAGS_HELP (done) or an error of usage. */
 static int read_flags(int argc, char **argv, struct ctl_config *config, bool *die_with_parent, struct err *err)
 {
-    const char *profile = "auto", *level = "info", *limit = NULL, *store = "off", *commit = "token";
+    const char *profile = "auto", *level = "info", *limit = NULL, *engine = "model", *store = "off", *commit = "token";
     int64_t port = 8080;
     const struct flag flag[] = {
-        {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory; its tokenizer is used",
-         .required = true},
+        {"model", FLAG_STR, &config->model_dir, "DIR", .help = "model directory; its tokenizer is used"},
+        {"engine", FLAG_STR, &engine, "E",
+         .help = "of the workers: model (default), or sim, which has a tokenizer of its own and needs no DIR"},
         {"model-name", FLAG_STR, &config->model_name, "N",
-         .help = "the model's name for clients; default: the directory's"},
+         .help = "the model's name for clients; default: the directory's, mock for sim without DIR"},
         {"host", FLAG_STR, &config->http_host, "H", .help = "address to serve HTTP on; default 127.0.0.1"},
         {"port", FLAG_I64, &port, "P", .help = "port to serve HTTP on, 0: any free one; default 8080", .max = 65535},
         {"workers", FLAG_STR, &config->worker_endpoint, "ENDPOINT",
@@ -129,7 +130,7 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
         {"limit", FLAG_STR, &limit, "NAME=VALUE", .help = "change a limit, see below; may be repeated"},
     };
     struct flags flags = {
-        .usage = "baton-controller --model DIR [flags]",
+        .usage = "baton-controller --model DIR|--engine sim [flags]",
         .about = "Accepts requests over HTTP and has workers generate for them.\n"
                  "Prints one line `ready http://HOST:PORT workers tcp://...` when it listens; SIGTERM stops it\n"
                  "gracefully, a second one at once. Status 3: the store was lost to another controller.",
@@ -144,6 +145,11 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
     if (rc)
         return rc;
     config->http_port = (int)port;
+    config->sim = strcmp(engine, "sim") == 0;
+    if (!config->sim && strcmp(engine, "model") != 0)
+        return err_set(err, ERR_ARG, "--engine must be model or sim, got '%s'", engine);
+    if (!config->sim && !config->model_dir)
+        return err_set(err, ERR_ARG, "--model DIR is missing");
     config->store = strcmp(store, "off") == 0 ? NULL : store;
     if (!store[0])
         return err_set(err, ERR_ARG, "--store needs a path, a postgresql:// URL or off");
@@ -151,6 +157,8 @@ static int read_flags(int argc, char **argv, struct ctl_config *config, bool *di
         return err_set(err, ERR_ARG, "--commit must be token, token-fsync, request or off, got '%s'", commit);
     if (log_init("controller", level))
         return err_set(err, ERR_ARG, "--log-level must be error, warn, info or debug, got '%s'", level);
+    if (config->sim && strcmp(profile, "auto") == 0) /* there is no config.json to tell */
+        profile = "preview";
     return chat_profile_choose(profile, config->model_dir, &config->profile, err);
 }
 

@@ -1,5 +1,6 @@
 /* The controller as it is served: the back with the HTTP front and the tokenizer of the model. Apart from ctl.c, so
  * that the back can be linked without the front. */
+#include "common/text/tok_sim.h"
 #include "controller/agent/agent.h"
 #include "controller/api/front.h"
 #include "controller/ctl.h"
@@ -21,9 +22,9 @@ int ctl_open(uv_loop_t *loop, const struct ctl_config *config, struct ctl **ctl,
 {
     struct ctl_parts parts = {.front = &http_front, .agent = &agent_ops, .tok_close = tok_close};
 
-    if (!config->model_dir)
+    if (!config->model_dir && !config->sim)
         return err_set(err, ERR_ARG, "no model directory; give --model DIR");
-    int rc = tok_open(config->model_dir, &parts.tok, err);
+    int rc = config->sim ? tok_sim_open(&parts.tok, err) : tok_open(config->model_dir, &parts.tok, err);
     if (rc)
         return rc;
     parts.n_vocab = tok_n_vocab(parts.tok);

@@ -81,6 +81,7 @@ void ctl__turn(struct ctl *ctl)
 
     /* 1. What the store has committed is told to the fronts. Replies in: tokens arrive, losses are noticed, deadlines
      * met; with a store they are put there, and shown in the turn after the commit. */
+    ctl->before_dispatch = true;
     ctl_sched_begin(ctl->sched, now_ms);
     ctl_ledger_release(ctl->ledger);
     if (ctl->agent)
@@ -97,6 +98,8 @@ void ctl__turn(struct ctl *ctl)
         ctl->parts.agent->turn(ctl->agent);
     ctl__retain_turn(ctl, now_ms);
     flush_store(ctl);
+
+    ctl->before_dispatch = false;
 
     /* 3. Out to the workers: what is over first, so that its credit can be used for what begins. */
     ctl_sched_send_cancels(ctl->sched);

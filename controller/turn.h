@@ -46,6 +46,7 @@ struct ctl {
     uv_idle_t idle;       /* started: a turn is wanted, so the loop may not sleep */
     uv_timer_t timer;     /* wakes the loop for the next deadline, back-off or silence */
     int n_handle;         /* of these three, not yet closed */
+    bool before_dispatch; /* the part of the turn whose wishes of the scheduler are met later in the same turn */
     int64_t timer_due_ms; /* what the timer is set to; INT64_MAX: not set */
     int64_t start_ms;
     bool draining, drain_ended;

@@ -5,9 +5,11 @@
 #include "common/base/clock.h"
 #include "common/base/flags.h"
 #include "common/base/log.h"
+#include "common/text/tok_sim.h"
 #include "worker/engine/engine.h"
 #include "worker/exit.h"
 #include "worker/link/serve.h"
+#include "worker/sim/sim.h"
 #include "worker/tool/generate.h"
 #include "worker/tool/info.h"
 #include "worker/tool/tool.h"
@@ -24,6 +26,16 @@
 #include <unistd.h>
 
 enum { DRAIN_MS = 30000, STOP_MS = 2000, STEP_TOK = 256, SEQS = 8 };
+
+/* --engine sim: as many sequences as the wire allows, times in microseconds, and a timer that is kept to them. */
+enum {
+    SIM_SEQS = MSG_SEQ_MAX,
+    SIM_TOKENS = 16,
+    SIM_CONTEXT = 1 << 20,
+    SIM_KV_TOKENS = 1 << 24,
+    SIM_US_MAX = 1 << 30,
+    SIM_SLACK_NS = 1000,
+};
 
 #define COMMAND_LIST(X)                                                                            \
     X("score", wrk_tool_score)                                                                     \
@@ -42,7 +54,8 @@ static const struct {
 };
 
 struct args {
-    const char *model, *connect, *name, *backend, *domain, *log_level;
+    const char *engine, *model, *connect, *name, *backend, *domain, *log_level;
+    struct wrk_sim_opts sim;
     int64_t n_ranks, rank_deadline_ms, n_threads, n_seq, kv_tokens, context, step_tok, n_saved, drain_ms;
     bool die_with_parent;
     char name_default[64];
@@ -54,12 +67,38 @@ static int complain(enum wrk_exit status, const struct err *err)
     return (int)status;
 }
 
+/* What the table of flags cannot say. */
+static int check_args(struct args *a, struct err *err)
+{
+    char host[40] = "worker";
+    bool is_sim = strcmp(a->engine, "sim") == 0;
+
+    if (!is_sim && strcmp(a->engine, "model") != 0)
+        return err_set(err, ERR_ARG, "--engine is model or sim, not '%s'", a->engine);
+    if (!is_sim && !a->model)
+        return err_set(err, ERR_ARG, "--model DIR is missing");
+    if (!a->n_seq)
+        a->n_seq = is_sim ? SIM_SEQS : SEQS;
+    if (!is_sim && a->n_seq > ENG_SEQ_MAX)
+        return err_set(err, ERR_ARG, "--max-seqs is %d, at most %d with --engine model", (int)a->n_seq, ENG_SEQ_MAX);
+    if (log_init("worker", a->log_level))
+        return err_set(err, ERR_ARG, "--log-level is error, warn, info or debug, not '%s'", a->log_level);
+    if (!a->name) {
+        gethostname(host, sizeof host - 1); /* a longer one is cut; the pid makes it unique on this host */
+        snprintf(a->name_default, sizeof a->name_default, "%.39s-%ld", host, (long)getpid());
+        a->name = a->name_default;
+    }
+    return 0;
+}
+
 /* 0, FLAGS_HELP or ERR_ARG. */
 static int parse_args(struct args *a, int argc, char **argv, struct err *err)
 {
     const struct flag flag[] = {
         {.name = "model", .kind = FLAG_STR, .to = &a->model, .value = "DIR",
-         .help = "checkpoint directory", .required = true},
+         .help = "checkpoint directory"},
+        {.name = "engine", .kind = FLAG_STR, .to = &a->engine, .value = "E",
+         .help = "model (default), or sim: no model, output and times known in advance (worker/sim/sim.h)"},
         {.name = "connect", .kind = FLAG_STR, .to = &a->connect, .value = "tcp://HOST:PORT",
          .help = "the controller's door for workers", .required = true},
         {.name = "name", .kind = FLAG_STR, .to = &a->name, .value = "NAME",
@@ -75,8 +114,7 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
         {.name = "threads", .kind = FLAG_I64, .to = &a->n_threads, .value = "N",
          .help = "threads of back end cpu (default: all cores)", .min = 1, .max = 256},
         {.name = "max-seqs", .kind = FLAG_I64, .to = &a->n_seq, .value = "N",
-         .help = "sequences at once (default 8)",
-         .min = 1, .max = ENG_SEQ_MAX},
+         .help = "sequences at once (default 8; 4096 with --engine sim)", .min = 1, .max = MSG_SEQ_MAX},
         {.name = "kv-tokens", .kind = FLAG_I64, .to = &a->kv_tokens, .value = "N",
          .help = "tokens of cache over all sequences (default: 4096 a sequence)", .min = 0, .max = (int64_t)1 << 38},
         {.name = "max-context", .kind = FLAG_I64, .to = &a->context, .value = "N",
@@ -90,30 +128,27 @@ static int parse_args(struct args *a, int argc, char **argv, struct err *err)
          .help = "failure domain: provider/region/zone/type"},
         {.name = "drain-ms", .kind = FLAG_I64, .to = &a->drain_ms, .value = "N",
          .help = "time to finish work after SIGTERM (default 30000)", .min = 0, .max = 3600 * 1000},
+        {.name = "sim-tokens", .kind = FLAG_I64, .to = &a->sim.n_tok, .value = "N",
+         .help = "sim: tokens of output where the prompt names none (default 16)", .min = 1, .max = SIM_CONTEXT},
+        {.name = "sim-ttft-us", .kind = FLAG_I64, .to = &a->sim.ttft_us, .value = "N",
+         .help = "sim: time to the first token (default 0)", .min = 0, .max = SIM_US_MAX},
+        {.name = "sim-itl-us", .kind = FLAG_I64, .to = &a->sim.itl_us, .value = "N",
+         .help = "sim: time between tokens (default 0: as fast as it goes)", .min = 0, .max = SIM_US_MAX},
+        {.name = "sim-log", .kind = FLAG_STR, .to = &a->sim.log_path, .value = "FILE",
+         .help = "sim: write when each token was handed out"},
         {.name = "log-level", .kind = FLAG_STR, .to = &a->log_level, .value = "L",
          .help = "error, warn, info or debug"},
         {.name = "die-with-parent", .kind = FLAG_BOOL, .to = &a->die_with_parent,
          .help = "end when the parent process does"},
     };
-    struct flags f = {.usage = "baton-worker --model DIR --connect tcp://HOST:PORT [flags] | baton-worker "
+    struct flags f = {.usage = "baton-worker --model DIR|--engine sim --connect tcp://HOST:PORT [flags] | baton-worker "
                                "score|layer|generate|info|bench ...",
                       .about = "Serves a controller with one model. SIGTERM: finish what runs and leave; a second\n"
                                "one: at once.",
                       .flag = flag,
                       .n_flag = N_ELEM(flag)};
-    char host[40] = "worker";
-
     int rc = flags_parse(&f, argc, argv, err);
-    if (rc)
-        return rc;
-    if (log_init("worker", a->log_level))
-        return err_set(err, ERR_ARG, "--log-level is error, warn, info or debug, not '%s'", a->log_level);
-    if (!a->name) {
-        gethostname(host, sizeof host - 1); /* a longer one is cut; the pid makes it unique on this host */
-        snprintf(a->name_default, sizeof a->name_default, "%.39s-%ld", host, (long)getpid());
-        a->name = a->name_default;
-    }
-    return 0;
+    return rc ? rc : check_args(a, err);
 }
 
 /* ---- loading: on a thread of its own, so that a signal ends even a long load at once ---- */
@@ -211,7 +246,28 @@ static void watch(struct wrk_serve *serve, int signal_fd, int64_t drain_ms)
         _exit(WRK_EXIT_ok);
 }
 
-static int serve(const struct args *a, int signal_fd)
+/* Exit status. backend: what Hello says of it. */
+static int serve(const struct args *a, int signal_fd, const struct wrk_machine_ops *machine, void *from,
+                 const char *backend)
+{
+    struct wrk_serve *v = NULL;
+    struct err err = {0};
+    const struct wrk_serve_opts so = {.machine = machine,
+                                      .from = from,
+                                      .endpoint = a->connect,
+                                      .name = a->name,
+                                      .backend = backend,
+                                      .domain = a->domain,
+                                      .n_seq_max = (int)a->n_seq};
+    int rc = wrk_serve_start(&so, &v, &err);
+    if (rc)
+        return complain(rc == ERR_ARG ? WRK_EXIT_usage : rc == ERR_MEM ? WRK_EXIT_memory : WRK_EXIT_failed, &err);
+    watch(v, signal_fd, a->drain_ms);
+    enum wrk_exit end = wrk_serve_join(&v, &err);
+    return end == WRK_EXIT_ok ? 0 : complain(end, &err);
+}
+
+static int serve_model(const struct args *a, int signal_fd)
 {
     struct load l = {.opts = {.model_dir = a->model,
                               .backend = a->backend,
@@ -223,26 +279,28 @@ static int serve(const struct args *a, int signal_fd)
                               .context_max = a->context,
                               .kv_tokens = a->kv_tokens,
                               .n_saved = (int)(a->n_saved < 0 ? 2 * a->n_seq : a->n_saved)}};
-    struct wrk_serve *v = NULL;
-    struct err err = {0};
     int status = load(&l, signal_fd);
-    if (status)
-        return status;
-    const struct wrk_serve_opts so = {.eng = l.eng,
-                                      .endpoint = a->connect,
-                                      .name = a->name,
-                                      .backend = a->backend,
-                                      .domain = a->domain,
-                                      .n_seq_max = (int)a->n_seq};
-    int rc = wrk_serve_start(&so, &v, &err);
-    if (rc) {
-        status = complain(rc == ERR_ARG ? WRK_EXIT_usage : rc == ERR_MEM ? WRK_EXIT_memory : WRK_EXIT_failed, &err);
-    } else {
-        watch(v, signal_fd, a->drain_ms);
-        enum wrk_exit end = wrk_serve_join(&v, &err);
-        status = end == WRK_EXIT_ok ? 0 : complain(end, &err);
-    }
+    if (!status)
+        status = serve(a, signal_fd, &wrk_sched_machine, l.eng, a->backend);
     eng_close(&l.eng);
+    return status;
+}
+
+static int serve_sim(const struct args *a, int signal_fd)
+{
+    struct wrk_sim_opts sim = a->sim;
+    struct tok *tok = NULL;
+    struct err err = {0};
+
+    if (tok_sim_open(&tok, &err))
+        return complain(WRK_EXIT_failed, &err);
+    sim.tok = tok;
+    sim.name = a->name;
+    sim.kv_tokens = a->kv_tokens ? a->kv_tokens : SIM_KV_TOKENS;
+    sim.context_max = a->context ? a->context : SIM_CONTEXT;
+    prctl(PR_SET_TIMERSLACK, SIM_SLACK_NS); /* threads that start later inherit it */
+    int status = serve(a, signal_fd, &wrk_sim_machine, &sim, "sim");
+    tok_close(&tok);
     return status;
 }
 
@@ -260,8 +318,8 @@ static int open_signals(void)
 
 int main(int argc, char **argv)
 {
-    struct args a = {.backend = "ref", .domain = "", .n_ranks = 1, .n_seq = SEQS, .step_tok = STEP_TOK, .n_saved = -1,
-                     .drain_ms = DRAIN_MS};
+    struct args a = {.engine = "model", .backend = "ref", .domain = "", .n_ranks = 1, .step_tok = STEP_TOK,
+                     .n_saved = -1, .drain_ms = DRAIN_MS, .sim = {.n_tok = SIM_TOKENS}};
     struct err err = {0};
     const pid_t parent = getppid();
     if (argc > 1 && argv[1][0] != '-') {
@@ -293,7 +351,7 @@ int main(int argc, char **argv)
         err_set(&err, ERR_IO, "no descriptor for signals: %s", strerror(errno));
         return complain(WRK_EXIT_failed, &err);
     }
-    int status = serve(&a, signal_fd);
+    int status = strcmp(a.engine, "sim") == 0 ? serve_sim(&a, signal_fd) : serve_model(&a, signal_fd);
     close(signal_fd);
     return status;
 }

@@ -54,12 +54,12 @@ void bqueue_destroy(struct bqueue **q_p)
     *q_p = NULL;
 }
 
-static struct timespec deadline_after(int timeout_ms)
+static struct timespec deadline_after(int64_t timeout_ns)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += timeout_ms / 1000;
-    t.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    t.tv_sec += timeout_ns / 1000000000;
+    t.tv_nsec += (long)(timeout_ns % 1000000000);
     if (t.tv_nsec >= 1000000000) {
         t.tv_sec++;
         t.tv_nsec -= 1000000000;
@@ -68,9 +68,9 @@ static struct timespec deadline_after(int timeout_ms)
 }
 
 /* One wait; false once the deadline has passed. */
-static bool wait_for(struct bqueue *q, pthread_cond_t *cond, int timeout_ms, const struct timespec *deadline)
+static bool wait_for(struct bqueue *q, pthread_cond_t *cond, int64_t timeout, const struct timespec *deadline)
 {
-    if (timeout_ms < 0)
+    if (timeout < 0)
         return pthread_cond_wait(cond, &q->mutex) == 0;
     return pthread_cond_timedwait(cond, &q->mutex, deadline) != ETIMEDOUT;
 }
@@ -81,7 +81,7 @@ int bqueue_push_wait(struct bqueue *q, void *item, int timeout_ms)
     int rc = 0;
     pthread_mutex_lock(&q->mutex);
     if (q->len == q->cap && !q->closed && timeout_ms != 0) {
-        const struct timespec deadline = deadline_after(timeout_ms < 0 ? 0 : timeout_ms);
+        const struct timespec deadline = deadline_after(timeout_ms < 0 ? 0 : timeout_ms * (int64_t)1000000);
         while (q->len == q->cap && !q->closed && wait_for(q, &q->emptied, timeout_ms, &deadline))
             ;
     }
@@ -105,11 +105,16 @@ int bqueue_push(struct bqueue *q, void *item)
 
 int bqueue_pop(struct bqueue *q, int timeout_ms, void **item)
 {
+    return bqueue_pop_ns(q, timeout_ms < 0 ? -1 : timeout_ms * (int64_t)1000000, item);
+}
+
+int bqueue_pop_ns(struct bqueue *q, int64_t timeout_ns, void **item)
+{
     int rc = 0;
     pthread_mutex_lock(&q->mutex);
-    if (q->len == 0 && !q->closed && timeout_ms != 0) {
-        const struct timespec deadline = deadline_after(timeout_ms < 0 ? 0 : timeout_ms);
-        while (q->len == 0 && !q->closed && wait_for(q, &q->filled, timeout_ms, &deadline))
+    if (q->len == 0 && !q->closed && timeout_ns != 0) {
+        const struct timespec deadline = deadline_after(timeout_ns < 0 ? 0 : timeout_ns);
+        while (q->len == 0 && !q->closed && wait_for(q, &q->filled, timeout_ns, &deadline))
             ;
     }
     if (q->len > 0) {

@@ -8,6 +8,7 @@
 #define COMMON_DS_BQUEUE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct bqueue;
 
@@ -23,6 +24,7 @@ int bqueue_push_wait(struct bqueue *q, void *item, int timeout_ms);
 /* Take the oldest item, waiting up to timeout_ms (0: do not wait, negative: without end). 0 and *item;
  * ERR_TIMEOUT: nothing came; ERR_STATE: closed and empty. */
 int bqueue_pop(struct bqueue *q, int timeout_ms, void **item);
+int bqueue_pop_ns(struct bqueue *q, int64_t timeout_ns, void **item); /* the same, for waits below a millisecond */
 
 /* Nothing can be pushed any more; what is inside can still be popped; all waiters wake. */
 void bqueue_close(struct bqueue *q);

@@ -14,6 +14,8 @@ struct uvzmq {
     int max_per_turn;
     uvzmq_readable_fn on_readable;
     void *arg;
+    bool tracked;  /* the owner tells when the socket is empty and when it was used */
+    bool settled;  /* tracked, empty, not used since, and the descriptor has not spoken: there is nothing to ask */
     bool closing;
     int n_open; /* handles that libuv still knows */
     uvzmq_closed_fn on_closed;
@@ -31,7 +33,9 @@ static bool has_input(const struct uvzmq *b)
 /* The descriptor only wakes the loop: its edge says nothing about the socket. */
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
-    (void)poll, (void)status, (void)events;
+    struct uvzmq *b = poll->data;
+    (void)status, (void)events;
+    b->settled = false;
 }
 
 /* An idle handle that is started makes libuv poll without waiting. */
@@ -43,7 +47,7 @@ static void on_idle(uv_idle_t *idle)
 static void on_check(uv_check_t *check)
 {
     struct uvzmq *b = check->data;
-    if (!b->closing && has_input(b))
+    if (!b->closing && b->on_readable && has_input(b))
         b->on_readable(b->arg, b->max_per_turn); /* may close b */
 }
 
@@ -83,10 +87,27 @@ void uvzmq_arm(struct uvzmq *b)
 {
     if (b->closing)
         return;
-    if (has_input(b))
+    if (!b->settled && has_input(b)) {
         uv_idle_start(&b->idle, on_idle);
-    else
-        uv_idle_stop(&b->idle);
+        return;
+    }
+    uv_idle_stop(&b->idle);
+    b->settled = b->tracked;
+}
+
+void uvzmq_emptied(struct uvzmq *b)
+{
+    b->tracked = b->settled = true;
+}
+
+void uvzmq_used(struct uvzmq *b)
+{
+    b->settled = false;
+}
+
+bool uvzmq_is_settled(const struct uvzmq *b)
+{
+    return b->settled;
 }
 
 static void on_handle_closed(uv_handle_t *handle)

@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/mem/mem.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@ enum { ARENA_ALIGN = 16, ARENA_CHUNK_MIN = 4096, ARENA_CHUNK_MAX = 1 << 20 };
 struct arena_chunk {
     struct arena_chunk *next;
     size_t cap, used;
+    bool is_lent; /* not ours to free */
     _Alignas(ARENA_ALIGN) unsigned char data[];
 };
 
@@ -19,11 +21,20 @@ void arena_init(struct arena *a)
     *a = (struct arena){0};
 }
 
+void arena_init_in(struct arena *a, void *mem, size_t n)
+{
+    struct arena_chunk *c = mem;
+    ASSERT((uintptr_t)mem % ARENA_ALIGN == 0 && n >= sizeof *c);
+    *c = (struct arena_chunk){.cap = n - sizeof *c, .is_lent = true};
+    *a = (struct arena){.chunk = c};
+}
+
 static void free_chunks(struct arena_chunk *c)
 {
     while (c) {
         struct arena_chunk *next = c->next;
-        mem_free(c);
+        if (!c->is_lent)
+            mem_free(c);
         c = next;
     }
 }
@@ -51,7 +62,9 @@ void *arena_alloc(struct arena *a, size_t n)
     struct arena_chunk *c = a->chunk;
     if (!c || c->cap - c->used < n) {
         /* Chunks double, so that a large document costs few of them and a small request one. */
-        size_t cap = c ? c->cap * 2 : ARENA_CHUNK_MIN;
+        size_t cap = c ? c->cap * 2 : 0;
+        if (cap < ARENA_CHUNK_MIN)
+            cap = ARENA_CHUNK_MIN;
         if (cap > ARENA_CHUNK_MAX)
             cap = ARENA_CHUNK_MAX;
         if (cap < n)

@@ -17,6 +17,9 @@ struct arena {
 };
 
 void arena_init(struct arena *a);
+/* The first n bytes come from mem (16-byte aligned, yours, it outlives the arena's use): for work that hardly ever
+ * needs more. */
+void arena_init_in(struct arena *a, void *mem, size_t n);
 void arena_release(struct arena *a);
 void arena_reset(struct arena *a); /* forget everything; one chunk is kept for the next use */
 

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Doubled from here: most texts of a request fit at once, and a long one is copied few times. */
+enum { BUF_CAP_MIN = 128, BUF_PRINT_MIN = 64 };
+
 void buf_init(struct buf *b)
 {
     *b = (struct buf){0};
@@ -26,11 +29,11 @@ void buf_clear(struct buf *b)
 char *buf_room(struct buf *b, size_t n)
 {
     size_t need = b->len + n + 1;
-    ASSERT(need > n);
+    ASSERT(need > n && need <= SIZE_MAX / 2);
     if (need > b->cap) {
-        size_t cap = b->cap ? b->cap : 64;
+        size_t cap = b->cap ? b->cap : BUF_CAP_MIN;
         while (cap < need)
-            cap += cap / 2 + 64;
+            cap *= 2;
         b->data = mem_realloc(b->data, cap);
         b->cap = cap;
     }
@@ -75,10 +78,13 @@ void buf_addf(struct buf *b, const char *fmt, ...)
 
     va_start(ap, fmt);
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
+    char *to = buf_room(b, BUF_PRINT_MIN);
+    size_t room = b->cap - b->len;
+    int n = vsnprintf(to, room, fmt, ap);
     va_end(ap);
     ASSERT(n >= 0);
-    vsnprintf(buf_room(b, (size_t)n), (size_t)n + 1, fmt, again);
+    if ((size_t)n >= room)
+        vsnprintf(buf_room(b, (size_t)n), (size_t)n + 1, fmt, again);
     va_end(again);
     b->len += (size_t)n;
 }

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { RESERVE_BYTES_MAX = 2048 };
+
 static const char replacement[] = "\xEF\xBF\xBD";
 
 /* One call of tok_encode. Each pass has its own place in the guard spans. */
@@ -93,6 +95,8 @@ void tok_encode(const struct tok *tok, const char *text, size_t len, const struc
 
     if (len == 0)
         return;
+    if (len <= RESERVE_BYTES_MAX) /* a short text is cheaper in one piece than by growing */
+        tok__ids_room(ids, len);
     if (!utf8_is_valid(text, len)) {
         moved = mem_array(n_guard, sizeof *moved);
         if (n_guard)

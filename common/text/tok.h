@@ -36,6 +36,9 @@ struct tok_span {
  * names the file and the reason. Returns 0 and *tok (yours), ERR_MISSING, ERR_IO, ERR_LIMIT, ERR_FORMAT,
  * ERR_UNSUPPORTED (a pipeline that is not V4's). */
 int tok_open(const char *dir, struct tok **tok, struct err *err);
+
+/* The same from the text of such a file, `name` in messages; the end token is <｜end▁of▁sentence｜>. */
+int tok_open_text(const struct buf *json, const char *name, struct tok **tok, struct err *err);
 void tok_close(struct tok **tok);
 
 /* Append the ids of text[0..len) to ids. Invalid UTF-8 is replaced as in spec/tokenizer.md 5 first (guard spans

@@ -457,8 +457,8 @@ static int find_eos(struct loader *ld, const char *dir)
 {
     const struct json fallback = {.kind = JSON_STRING, .text = default_eos, .len = sizeof default_eos - 1};
     const struct json *eos = &fallback;
-    char *path = join_path(dir, "tokenizer_config.json");
-    int rc = read_config(ld, path, &eos);
+    char *path = dir ? join_path(dir, "tokenizer_config.json") : NULL;
+    int rc = path ? read_config(ld, path, &eos) : 0;
 
     mem_free(path);
     if (rc)
@@ -492,28 +492,41 @@ static int load(struct loader *ld, const char *dir, const struct buf *text)
     return 0;
 }
 
-int tok_open(const char *dir, struct tok **tok, struct err *err)
+static int open_text(const struct buf *text, const char *path, const char *dir, struct tok **tok, struct err *err)
 {
     struct err local;
-    char *path = join_path(dir, "tokenizer.json");
     struct loader ld = {.tok = mem_zalloc(sizeof *ld.tok), .path = path, .err = err ? err : &local};
-    struct buf text = {0};
 
-    int rc = file_read(path, TOK_FILE_MAX, &text, ld.err);
-    if (rc == ERR_MISSING)
-        err_set(ld.err, rc, "%s: not found; it comes with the model (unpack tokenizer.json.gz first)", path);
-    if (!rc)
-        rc = load(&ld, dir, &text);
+    int rc = load(&ld, dir, text);
     if (rc)
         tok_close(&ld.tok);
     else
         *tok = ld.tok;
     mem_free(ld.entry);
     buf_release(&ld.bytes);
-    buf_release(&text);
     arena_release(&ld.arena);
+    return rc;
+}
+
+int tok_open(const char *dir, struct tok **tok, struct err *err)
+{
+    struct err local;
+    char *path = join_path(dir, "tokenizer.json");
+    struct buf text = {0};
+
+    int rc = file_read(path, TOK_FILE_MAX, &text, err ? err : &local);
+    if (rc == ERR_MISSING)
+        err_set(err, rc, "%s: not found; it comes with the model (unpack tokenizer.json.gz first)", path);
+    if (!rc)
+        rc = open_text(&text, path, dir, tok, err);
+    buf_release(&text);
     mem_free(path);
     return rc;
+}
+
+int tok_open_text(const struct buf *json, const char *name, struct tok **tok, struct err *err)
+{
+    return open_text(json, name, NULL, tok, err);
 }
 
 void tok_close(struct tok **tok_p)

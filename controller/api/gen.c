@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/rand.h"
 #include "common/mem/mem.h"
 #include "controller/api/run.h"
 #include "controller/ledger/recall.h"
@@ -334,8 +335,7 @@ static int check_context(struct api_gen *gen, int64_t *max_output)
 static uint64_t random_seed(void)
 {
     uint64_t seed;
-    if (uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL) != 0)
-        BUG("the system has no random bytes");
+    rand_bytes(&seed, sizeof seed);
     return seed;
 }
 

@@ -2,6 +2,7 @@
 #include "controller/api/internal.h"
 
 #include "common/base/check.h"
+#include "common/base/rand.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +13,7 @@ void api__make_id(char hex[25])
     static const char digit[] = "0123456789abcdef";
     unsigned char raw[12];
 
-    if (uv_random(NULL, NULL, raw, sizeof raw, 0, NULL) != 0)
-        BUG("the system has no random bytes");
+    rand_bytes(raw, sizeof raw);
     for (int i = 0; i < 12; i++) {
         hex[2 * i] = digit[raw[i] >> 4];
         hex[2 * i + 1] = digit[raw[i] & 15];

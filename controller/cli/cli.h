@@ -32,6 +32,7 @@ enum { CLI_STDIN_MAX = 1 << 29, CLI_LINE_MAX = 64 << 20, CLI_PATH_MAX = 4096 };
     X("runs retry", cli_runs_retry_main, "a new run from what a failed one had finished")          \
     X("runs fork", cli_runs_fork_main, "a new run from a step of an old one on")                   \
     X("runs approve", cli_runs_approve_main, "let a step that waits for an approval go on")        \
+    X("bench serve", cli_bench_serve_main, "latency, throughput and stream correctness of an endpoint") \
     X("chat", cli_talk_main, "a conversation in the terminal")                                     \
     X("tokenize", cli_tokenize_main, "text to token ids, and back")                                \
     X("render", cli_render_main, "chat request to prompt and token ids")                           \

@@ -1,6 +1,7 @@
 #include "controller/cli/client.h"
 
 #include "common/base/check.h"
+#include "common/mem/mem.h"
 #include "common/text/json.h"
 
 #include <curl/curl.h>
@@ -12,6 +13,27 @@ struct transfer {
     CURL *curl;
     int rc; /* what on_data or the limit said */
 };
+
+/* A handle of libcurl keeps its connections. */
+struct client_session {
+    CURL *curl;
+};
+
+struct client_session *client_session_new(void)
+{
+    struct client_session *s = mem_zalloc(sizeof *s);
+    s->curl = curl_easy_init();
+    return s;
+}
+
+void client_session_destroy(struct client_session **session)
+{
+    if (!*session)
+        return;
+    curl_easy_cleanup((*session)->curl);
+    mem_free(*session);
+    *session = NULL;
+}
 
 const char *client_base(const char *flag)
 {
@@ -97,7 +119,7 @@ static void set_options(struct transfer *t, const char *url, struct curl_slist *
 
 int client_run(struct client_call *c, struct err *err)
 {
-    struct transfer t = {.call = c, .curl = curl_easy_init()};
+    struct transfer t = {.call = c, .curl = c->session ? c->session->curl : curl_easy_init()};
     struct curl_slist *headers = NULL;
     char url[CLIENT_URL_MAX], detail[CURL_ERROR_SIZE] = "";
     size_t base_len = strlen(c->base);
@@ -105,6 +127,8 @@ int client_run(struct client_call *c, struct err *err)
 
     if (!t.curl)
         return err_set(err, ERR_MEM, "libcurl does not start");
+    if (c->session)
+        curl_easy_reset(t.curl);
     while (base_len && c->base[base_len - 1] == '/')
         base_len--;
     rc = snprintf(url, sizeof url, "%.*s%s", (int)base_len, c->base, c->path);
@@ -122,7 +146,8 @@ int client_run(struct client_call *c, struct err *err)
     rc = outcome(&t, code, url, detail, err);
 out:
     curl_slist_free_all(headers);
-    curl_easy_cleanup(t.curl);
+    if (!c->session)
+        curl_easy_cleanup(t.curl);
     return rc;
 }
 

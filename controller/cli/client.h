@@ -19,7 +19,13 @@ enum { CLIENT_BODY_MAX = 64 << 20, CLIENT_CONNECT_MS = 5000, CLIENT_URL_MAX = 20
 /* Bytes of an answer's body as they come. Return 0, or an error to stop. */
 typedef int (*client_data_fn)(void *arg, const char *data, size_t n);
 
+/* Connections that are kept between the calls of one thread. */
+struct client_session;
+struct client_session *client_session_new(void);
+void client_session_destroy(struct client_session **session);
+
 struct client_call {
+    struct client_session *session; /* NULL: a connection of its own */
     const char *base;      /* "http://127.0.0.1:8080", with or without a slash at the end */
     const char *path;      /* "/v1/status" */
     const char *body;      /* JSON to POST, NULL: GET */

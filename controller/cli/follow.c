@@ -2,6 +2,7 @@
 
 #include "common/base/clock.h"
 #include "common/mem/mem.h"
+#include "common/text/sse_reader.h"
 #include "controller/cli/cli.h"
 #include "controller/cli/client.h"
 #include "controller/cli/progress.h"

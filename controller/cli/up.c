@@ -128,6 +128,7 @@ static int start_controller(struct up *u, struct err *err)
 
     add(&a, u->controller_path);
     add_text(&a, "--model", c->model_dir);
+    add_text(&a, "--engine", c->engine);
     add_text(&a, "--model-name", c->model_name);
     add_text(&a, "--profile", c->profile);
     add_text(&a, "--host", c->host);
@@ -151,6 +152,10 @@ static int start_worker(struct up *u, struct ward *w, struct err *err)
 
     add(&a, u->worker_path);
     add_text(&a, "--model", c->model_dir);
+    add_text(&a, "--engine", c->engine);
+    add_text(&a, "--sim-tokens", c->sim_tokens);
+    add_text(&a, "--sim-ttft-us", c->sim_ttft_us);
+    add_text(&a, "--sim-itl-us", c->sim_itl_us);
     add_text(&a, "--connect", u->endpoint);
     add_text(&a, "--name", w->child.name);
     add_text(&a, "--backend", c->backend);
@@ -556,6 +561,11 @@ static void init(struct up *u)
     }
 }
 
+static bool up_is_sim(const struct up_config *config)
+{
+    return config->engine && strcmp(config->engine, "sim") == 0;
+}
+
 int up_run(const struct up_config *config)
 {
     struct up *u = calloc(1, sizeof *u);
@@ -567,7 +577,7 @@ int up_run(const struct up_config *config)
     int rc = cli_sibling("baton-controller", u->controller_path, &err);
     if (rc == 0)
         rc = cli_sibling("baton-worker", u->worker_path, &err);
-    if (rc == 0)
+    if (rc == 0 && !up_is_sim(config))
         rc = check_model(config->model_dir, &err);
     if (rc == 0)
         rc = check_port(&u->loop, config->host, (int)config->port, &err);
@@ -618,7 +628,12 @@ int cli_up_main(int argc, char **argv)
     const char *limit = NULL;
     const struct flag flag[] = {
         {"model", FLAG_STR, &c.model_dir, "DIR",
-         .help = "checkpoint with config.json and tokenizer.json", .required = true},
+         .help = "checkpoint with config.json and tokenizer.json"},
+        {"engine", FLAG_STR, &c.engine, "E",
+         .help = "of the workers: model (default), or sim: no model, output and times known in advance"},
+        {"sim-tokens", FLAG_STR, &c.sim_tokens, "N", .help = "sim: tokens of output; default 16"},
+        {"sim-ttft-us", FLAG_STR, &c.sim_ttft_us, "N", .help = "sim: time to the first token; default 0"},
+        {"sim-itl-us", FLAG_STR, &c.sim_itl_us, "N", .help = "sim: time between tokens; default 0"},
         {"workers", FLAG_I64, &c.n_worker, "N",
          .help = "workers on this machine, default 1", .min = 1, .max = UP_WORKERS_MAX},
         {"backend", FLAG_STR, &c.backend, "B", .help = "engine of the workers: ref, cpu or cuda"},
@@ -648,7 +663,7 @@ int cli_up_main(int argc, char **argv)
          .help = "end when the process that started this one ends"},
     };
     struct flags f = {
-        .usage = "baton up --model DIR [--workers N] [--backend B] [--ranks N] [--port P] [flags]",
+        .usage = "baton up --model DIR|--engine sim [--workers N] [--backend B] [--ranks N] [--port P] [flags]",
         .about = "Start a controller and N workers, start again what dies, stop all with Ctrl-C.\n"
                  "Prints one line `ready http://HOST:PORT` when requests can be served.",
         .flag = flag,
@@ -663,6 +678,14 @@ int cli_up_main(int argc, char **argv)
 
     if (status >= 0)
         return status;
+    if (c.engine && strcmp(c.engine, "sim") != 0 && strcmp(c.engine, "model") != 0) {
+        fprintf(stderr, "baton up: --engine is model or sim, not '%s'\n", c.engine);
+        return CLI_USAGE;
+    }
+    if (!up_is_sim(&c) && !c.model_dir) {
+        fprintf(stderr, "baton up: --model DIR is missing\n");
+        return CLI_USAGE;
+    }
     if (die_with_parent) {
         pid_t parent = getppid();
         prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -29,7 +29,9 @@ enum {
 };
 
 struct up_config {
-    const char *model_dir;
+    const char *model_dir; /* NULL only with engine sim, for which it is a name */
+    const char *engine;    /* NULL, "model" or "sim" */
+    const char *sim_tokens, *sim_ttft_us, *sim_itl_us; /* handed to the workers as they are; NULL */
     int64_t n_worker;
     const char *host;     /* of HTTP */
     int64_t port;         /* 0: any free one */

@@ -121,6 +121,18 @@ static void begin(struct http_exchange *x, int status, const char *content_type)
     http__conn_mark(c);
 }
 
+static void add_chunk_size(struct buf *out, size_t n)
+{
+    char text[20], *p = text + sizeof text;
+
+    *--p = '\n';
+    *--p = '\r';
+    do
+        *--p = "0123456789abcdef"[n % 16];
+    while (n /= 16);
+    buf_add(out, p, (size_t)(text + sizeof text - p));
+}
+
 static void write_chunk(struct http_exchange *x, const void *data, size_t n)
 {
     struct http_conn *c = x->owner;
@@ -133,7 +145,7 @@ static void write_chunk(struct http_exchange *x, const void *data, size_t n)
         return;
     }
     if (x->chunked)
-        buf_addf(&c->out, "%zx\r\n", n);
+        add_chunk_size(&c->out, n);
     buf_add(&c->out, data, n);
     if (x->chunked)
         buf_add_str(&c->out, "\r\n");

@@ -14,6 +14,7 @@
 #include <zmq.h>
 
 enum {
+    COPY_BYTES_MAX = 8192,  /* of an encoded message; a longer one is handed over instead */
     FENCE_SLOTS = 256,      /* peers whose last refusal is remembered; a collision only delays a refusal */
     LINK_BACKLOG = 1024,
     LINK_KEEPALIVE_IDLE_S = 10, /* a machine that vanished without a FIN: its connection ends after about 20 s */
@@ -41,6 +42,7 @@ struct ctl_link {
     int64_t context_max_last;
     char model_of[MSG_NAME_MAX]; /* the worker that set fingerprint and model_n_vocab */
     struct arena arena;          /* of the message being handled */
+    struct buf bytes;            /* scratch: the message being sent */
     struct fence fence[FENCE_SLOTS];
     int64_t turn_ms;    /* of the last turn; 0: none yet */
     int64_t drained_ms; /* when the socket was last seen empty */
@@ -66,28 +68,36 @@ static void free_body(void *data, void *hint)
     mem_free(data);
 }
 
+/* The encoded message as a ZeroMQ one: a small one is copied, which costs one allocation instead of three. */
+static void make_body(zmq_msg_t *body, struct buf *bytes)
+{
+    size_t len = bytes->len;
+    if (len > COPY_BYTES_MAX || zmq_msg_init_size(body, len) != 0) {
+        char *data = buf_take(bytes, &len);
+        zmq_msg_init_data(body, data, len, free_body, NULL);
+        return;
+    }
+    memcpy(zmq_msg_data(body), bytes->data, len);
+}
+
 /* Send to a peer without waiting. ERR_BUSY (its queue is full), ERR_NET (no such peer), ERR_RANGE (not encodable). */
 static int send_to(struct ctl_link *l, const unsigned char *route, size_t n_route, const struct msg *m,
                    struct err *err)
 {
-    struct buf buf = {0};
     zmq_msg_t body;
-    size_t len;
 
-    int rc = msg_encode(m, &buf, err);
-    if (rc) {
-        buf_release(&buf);
+    buf_clear(&l->bytes);
+    int rc = msg_encode(m, &l->bytes, err);
+    if (rc)
         return rc;
-    }
+    uvzmq_used(l->bridge);
     if (zmq_send(l->router, route, n_route, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
         int e = zmq_errno();
-        buf_release(&buf);
         if (e == EAGAIN)
             return err_set(err, ERR_BUSY, "its queue of %d messages is full", LINK_SEND_QUEUE_MAX);
         return err_set(err, ERR_NET, "cannot send: %s", zmq_strerror(e));
     }
-    char *data = buf_take(&buf, &len);
-    zmq_msg_init_data(&body, data, len, free_body, NULL);
+    make_body(&body, &l->bytes);
     if (zmq_msg_send(&body, l->router, ZMQ_DONTWAIT) < 0) {
         /* After the first frame was taken ZeroMQ takes the rest or drops it with its connection. */
         int e = zmq_errno();
@@ -520,10 +530,15 @@ static bool read_all(struct ctl_link *l)
 {
     struct envelope e;
 
+    if (uvzmq_is_settled(l->bridge))
+        return true;
     for (int i = 0; i < LINK_RECV_MAX; i++) {
         int got = receive(l, &e);
-        if (got < 0)
+        if (got < 0) {
+            if (zmq_errno() == EAGAIN)
+                uvzmq_emptied(l->bridge);
             return true;
+        }
         if (got > 0) {
             handle(l, &e);
             zmq_msg_close(&e.body);
@@ -553,6 +568,19 @@ static void forgive_stall(struct ctl_link *l)
     }
 }
 
+static bool is_silent(const struct ctl_link *l, const struct ctl_worker *w)
+{
+    return w->state != CTL_WORKER_lost && l->now_ms - w->heard_ms > l->opts.lost_ms;
+}
+
+static bool any_is_silent(const struct ctl_link *l)
+{
+    for (const struct ctl_worker *w = l->worker; w; w = w->next)
+        if (is_silent(l, w))
+            return true;
+    return false;
+}
+
 bool ctl_link_reap(struct ctl_link *l, int64_t now_ms)
 {
     bool any = false;
@@ -576,14 +604,19 @@ bool ctl_link_turn(struct ctl_link *l, int64_t now_ms)
 
     /* Ends of connections first, messages after: what a dead worker sent before its end then counts, because a
      * connection whose end was seen here has all its messages in the socket already. */
-    ctl_monitor_read(&l->monitor, on_fd_gone, l);
+    if (any_is_silent(l)) { /* what arrived since the loop looked speaks for it */
+        uvzmq_used(l->bridge);
+        uvzmq_used(l->monitor_bridge);
+    }
+    if (!uvzmq_is_settled(l->monitor_bridge) && ctl_monitor_read(&l->monitor, on_fd_gone, l))
+        uvzmq_emptied(l->monitor_bridge);
     bool empty = read_all(l);
     if (empty)
         l->drained_ms = now_ms;
     /* Silence may only be judged when nothing waits unread; but not never, when there is always something. */
     if (empty || now_ms - l->drained_ms > l->opts.lost_ms) {
         for (struct ctl_worker *w = l->worker; w; w = w->next)
-            if (now_ms - w->heard_ms > l->opts.lost_ms)
+            if (is_silent(l, w))
                 mark_gone(w, "it was silent for too long");
         ctl_link_reap(l, now_ms);
     }
@@ -681,12 +714,6 @@ static int set_options(struct ctl_link *l, struct err *err)
     return 0;
 }
 
-/* The turn reads; being woken is all that is needed here. */
-static void on_readable(void *arg, int max)
-{
-    (void)arg, (void)max;
-}
-
 static void release(struct ctl_link *l)
 {
     ctl_monitor_close(&l->monitor);
@@ -701,6 +728,7 @@ static void release(struct ctl_link *l)
         l->worker = next;
     }
     arena_release(&l->arena);
+    buf_release(&l->bytes);
     mem_free(l);
 }
 
@@ -762,12 +790,12 @@ int ctl_link_open(uv_loop_t *loop, const struct ctl_link_opts *opts, struct ctl_
     l->epoch = opts->epoch_base;
     int rc = open_socket(l, err);
     if (!rc)
-        rc = uvzmq_open(loop, l->monitor.pair, LINK_RECV_MAX, on_readable, l, &l->monitor_bridge, err);
+        rc = uvzmq_open(loop, l->monitor.pair, LINK_RECV_MAX, NULL, l, &l->monitor_bridge, err);
     if (rc) {
         release(l);
         return rc;
     }
-    rc = uvzmq_open(loop, l->router, LINK_RECV_MAX, on_readable, l, &l->bridge, err);
+    rc = uvzmq_open(loop, l->router, LINK_RECV_MAX, NULL, l, &l->bridge, err);
     if (rc) {
         ctl_link_close(&l, NULL, NULL);
         return rc;

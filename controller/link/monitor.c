@@ -2,6 +2,7 @@
 
 #include "common/mem/mem.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
 #include <zmq.h>
@@ -75,7 +76,7 @@ static bool read_event(struct ctl_monitor *m, uint16_t *event, int32_t *value)
     return true;
 }
 
-void ctl_monitor_read(struct ctl_monitor *m, ctl_monitor_gone_fn on_gone, void *arg)
+bool ctl_monitor_read(struct ctl_monitor *m, ctl_monitor_gone_fn on_gone, void *arg)
 {
     uint16_t event;
     int32_t fd = -1;
@@ -88,4 +89,5 @@ void ctl_monitor_read(struct ctl_monitor *m, ctl_monitor_gone_fn on_gone, void *
             on_gone(arg, fd);
         }
     }
+    return zmq_errno() == EAGAIN;
 }

@@ -32,8 +32,8 @@ typedef void (*ctl_monitor_gone_fn)(void *arg, int fd);
 int ctl_monitor_open(void *zmq_ctx, void *watched, struct ctl_monitor *m, struct err *err);
 void ctl_monitor_close(struct ctl_monitor *m);
 
-/* Read every event there is; on_gone for each connection that ended. */
-void ctl_monitor_read(struct ctl_monitor *m, ctl_monitor_gone_fn on_gone, void *arg);
+/* Read every event there is; on_gone for each connection that ended. False: interrupted by a signal, read again. */
+bool ctl_monitor_read(struct ctl_monitor *m, ctl_monitor_gone_fn on_gone, void *arg);
 
 bool ctl_monitor_is_open(const struct ctl_monitor *m, int fd);
 

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 /* Kind, and its spelling in the generated types and constants. */
@@ -64,6 +65,8 @@
 #define FIELDS_cancel(U, I, F, N, T, B, E) U(epoch) N(request, 1) U(attempt)
 #define FIELDS_drain(U, I, F, N, T, B, E) U(epoch) B(on)
 #define FIELDS_ping(U, I, F, N, T, B, E) U(epoch)
+
+enum { ENCODE_SCRATCH = 1024 }; /* bytes on the stack: enough for every message without long arrays */
 
 enum { FLT_MAX_ROUND = 1000000 }; /* a temperature or penalty above it is a mistake, not a wish */
 
@@ -299,9 +302,11 @@ static void fill_generate(const struct msg_generate *m, Baton__V1__Generate *p, 
 /* Pack a message that was checked. */
 static int encode_checked(const struct msg *m, struct buf *out, struct err *err)
 {
-    struct arena arena = {0};
+    _Alignas(max_align_t) unsigned char scratch[ENCODE_SCRATCH];
+    struct arena arena;
     Baton__V1__Envelope env = BATON__V1__ENVELOPE__INIT;
     int rc = 0;
+    arena_init_in(&arena, scratch, sizeof scratch);
     env.version = MSG_WIRE_VERSION;
     switch (m->kind) {
 #define X(name, Name, NAME)                                                                        \

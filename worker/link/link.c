@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -31,10 +32,13 @@ struct wrk_link {
     char endpoint[256];
     void *zctx, *dealer, *monitor;
     int wake_fd, done_fd;
+    int timer_fd;        /* wakes the thread for opts.turn, to the microsecond; -1 without */
+    int64_t turn_at_ns;  /* when opts.turn wants to be called; what timer_fd is set to */
     pthread_t thread;
     struct bqueue *in, *out;
     atomic_uint_fast64_t stay;
     atomic_bool must_rejoin, own_drain, must_leave;
+    atomic_bool is_woken;  /* wake_fd is readable, or is about to be */
     pthread_mutex_t mutex; /* of beat, bye and news */
     struct msg_heartbeat beat;
     struct {
@@ -61,9 +65,12 @@ static int64_t ms_to_ns(int64_t ms)
     return ms * 1000000;
 }
 
+/* One write however many messages were queued since the thread last looked: it clears the mark before it does. */
 static void wake(struct wrk_link *l)
 {
     uint64_t one = 1;
+    if (atomic_exchange(&l->is_woken, true))
+        return;
     /* Fails only when the counter is full: then it is readable anyway. */
     ssize_t n = write(l->wake_fd, &one, sizeof one);
     (void)n;
@@ -392,12 +399,31 @@ static void wait_for_events(struct wrk_link *l)
         {.socket = l->dealer, .events = (short)(ZMQ_POLLIN | (l->pending ? ZMQ_POLLOUT : 0))},
         {.socket = l->monitor, .events = ZMQ_POLLIN},
         {.fd = l->wake_fd, .events = ZMQ_POLLIN},
+        {.fd = l->timer_fd, .events = ZMQ_POLLIN},
     };
-    zmq_poll(item, N_ELEM(item), wait_ms(l, clock_mono_ns()));
+    int64_t now = clock_mono_ns();
+    zmq_poll(item, l->opts.turn ? 4 : 3, l->opts.turn && l->turn_at_ns <= now ? 0 : wait_ms(l, now));
     if (item[2].revents) {
         ssize_t got = read(l->wake_fd, &n, sizeof n);
         (void)got;
+        atomic_store(&l->is_woken, false);
     }
+}
+
+/* The part of the engine thread in a worker that has none. */
+static void run_turn(struct wrk_link *l)
+{
+    int64_t at = l->opts.turn(l->opts.turn_arg);
+    if (at == l->turn_at_ns)
+        return;
+    l->turn_at_ns = at;
+    if (at <= clock_mono_ns()) /* the next wait is none */
+        return;
+    struct itimerspec t = {0}; /* zero: not armed */
+    if (at != INT64_MAX)
+        t.it_value = (struct timespec){.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
+    int rc = timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &t, NULL); /* also makes it unreadable */
+    ASSERT(rc == 0);
 }
 
 /* Leaving: what is queued goes first, as long as the time lasts. */
@@ -433,6 +459,8 @@ static void *link_thread(void *arg)
             ;
         if (atomic_exchange(&l->must_rejoin, false) && l->is_joined)
             end_stay(l, "given up by the engine");
+        if (l->opts.turn)
+            run_turn(l);
         pump_out(l);
         if (l->is_ending || has_left(l))
             break;
@@ -510,6 +538,8 @@ static void free_link(struct wrk_link *l)
     mem_free(l->news.item);
     close(l->wake_fd);
     close(l->done_fd);
+    if (l->timer_fd >= 0)
+        close(l->timer_fd);
     mem_free(l);
 }
 
@@ -541,23 +571,25 @@ int wrk_link_start(const struct wrk_link_opts *opts, struct wrk_link **link, str
         l->jitter = (uint64_t)clock_mono_ns();
     l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     l->done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    l->timer_fd = opts->turn ? timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC) : -1;
+    l->turn_at_ns = INT64_MAX;
     int rc = 0;
-    if (l->wake_fd < 0 || l->done_fd < 0)
+    if (l->wake_fd < 0 || l->done_fd < 0 || (opts->turn && l->timer_fd < 0))
         rc = err_set(err, ERR_IO, "no descriptor for the link thread: %s", strerror(errno));
     if (!rc)
         rc = open_sockets(l, err);
     if (!rc) {
+        *link = l; /* opts.turn may need it before this returns */
         int e = pthread_create(&l->thread, NULL, link_thread, l);
         if (e)
             rc = err_set(err, ERR_IO, "no link thread: %s", strerror(e));
     }
     if (rc) {
+        *link = NULL;
         close_sockets(l);
         free_link(l);
-        return rc;
     }
-    *link = l;
-    return 0;
+    return rc;
 }
 
 int wrk_link_done_fd(const struct wrk_link *l)
@@ -584,10 +616,10 @@ uint64_t wrk_link_stay(struct wrk_link *l)
     return atomic_load(&l->stay);
 }
 
-int wrk_link_take(struct wrk_link *l, int timeout_ms, struct wrk_cmd **cmd)
+int wrk_link_take(struct wrk_link *l, int64_t timeout_ns, struct wrk_cmd **cmd)
 {
     void *item;
-    int rc = bqueue_pop(l->in, timeout_ms, &item);
+    int rc = bqueue_pop_ns(l->in, timeout_ns, &item);
     if (rc == 0)
         *cmd = item;
     return rc;
@@ -602,9 +634,10 @@ int wrk_link_give(struct wrk_link *l, uint64_t stay, const struct msg *m, struct
         out_free(o);
         return rc;
     }
-    rc = bqueue_push_wait(l->out, o, l->opts.out_wait_ms);
+    rc = bqueue_push_wait(l->out, o, l->opts.turn ? 0 : l->opts.out_wait_ms);
     if (rc == 0) {
-        wake(l);
+        if (!l->opts.turn) /* else it is the thread itself, which looks at the queue next */
+            wake(l);
         return 0;
     }
     out_free(o);
@@ -612,6 +645,11 @@ int wrk_link_give(struct wrk_link *l, uint64_t stay, const struct msg *m, struct
         return 0;
     return err_set(err, ERR_TIMEOUT, "the controller takes nothing: %d messages waited for %d ms", l->opts.n_out_max,
                    l->opts.out_wait_ms);
+}
+
+size_t wrk_link_n_out(struct wrk_link *l)
+{
+    return bqueue_len(l->out);
 }
 
 void wrk_link_publish(struct wrk_link *l, const struct msg_heartbeat *beat)
@@ -659,6 +697,8 @@ void wrk_link_wake_engine(struct wrk_link *l)
     cmd->m.kind = MSG_ping;
     if (bqueue_push(l->in, cmd) != 0) /* full or closed: then it does not sleep */
         wrk_cmd_free(&cmd);
+    if (l->opts.turn)
+        wake(l);
 }
 
 void wrk_link_ask_drain(struct wrk_link *l)

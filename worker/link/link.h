@@ -35,11 +35,17 @@ enum {
 
 struct wrk_link;
 
+/* What would be the engine thread's loop, run by the link's thread in each of its rounds: must not block. Returns when
+ * (clock_mono_ns) it wants to be called next although nothing has come; INT64_MAX: not before something has. */
+typedef int64_t (*wrk_link_turn_fn)(void *arg);
+
 struct wrk_link_opts {
     const char *endpoint; /* "tcp://127.0.0.1:7001" */
     struct msg_hello hello;
     int n_in_max, n_out_max;
     int out_wait_ms;
+    wrk_link_turn_fn turn; /* NULL: an engine thread takes and gives */
+    void *turn_arg;
 };
 
 /* What the engine thread is told. MSG_generate, MSG_cancel, or MSG_ping: only wake up. */
@@ -53,17 +59,19 @@ struct wrk_cmd {
 /* ERR_ARG: the endpoint is none. The controller need not be there yet. */
 int wrk_link_start(const struct wrk_link_opts *opts, struct wrk_link **link, struct err *err);
 
-/* ---- engine thread ---- */
+/* ---- engine thread, or opts.turn ---- */
 
 uint64_t wrk_link_stay(struct wrk_link *link);
 
-/* Next command: 0 and *cmd (end it with wrk_cmd_free); ERR_TIMEOUT; ERR_STATE: the link has ended. timeout_ms < 0:
+/* Next command: 0 and *cmd (end it with wrk_cmd_free); ERR_TIMEOUT; ERR_STATE: the link has ended. timeout_ns < 0:
  * no limit. */
-int wrk_link_take(struct wrk_link *link, int timeout_ms, struct wrk_cmd **cmd);
+int wrk_link_take(struct wrk_link *link, int64_t timeout_ns, struct wrk_cmd **cmd);
 void wrk_cmd_free(struct wrk_cmd **cmd);
 
-/* Send m as part of `stay`; void if that is over. 0; ERR_TIMEOUT: the queue stayed full for out_wait_ms. */
+/* Send m as part of `stay`; void if that is over. 0; ERR_TIMEOUT: the queue stayed full for out_wait_ms (in opts.turn
+ * it does not wait: look at wrk_link_n_out first). */
 int wrk_link_give(struct wrk_link *link, uint64_t stay, const struct msg *m, struct err *err);
+size_t wrk_link_n_out(struct wrk_link *link); /* messages that ZeroMQ has not taken yet */
 
 /* Numbers for the next heartbeats; epoch, seq and draining are the link's. */
 void wrk_link_publish(struct wrk_link *link, const struct msg_heartbeat *beat);

@@ -4,9 +4,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/mem/mem.h"
-#include "worker/engine/engine.h"
 #include "worker/link/link.h"
-#include "worker/sched/sched.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -20,14 +18,15 @@
 enum { NEWS_AT_ONCE = 512 };
 
 struct wrk_serve {
-    struct eng *eng;
+    const struct wrk_machine_ops *ops;
+    void *machine;
     struct wrk_link *link;
-    struct wrk_sched *sched;
     pthread_t thread;
     bool is_joined; /* main's */
     uint64_t stay; /* of the sequences in the scheduler */
     atomic_bool must_drain, must_stop;
     bool has_link_ended; /* the engine thread saw it */
+    bool is_over;        /* without an engine thread: its part has ended */
     struct err broken;   /* why the engine thread ended by itself */
 };
 
@@ -39,17 +38,8 @@ static int emit(void *arg, const struct msg *m, struct err *err)
 
 static void publish(struct wrk_serve *v)
 {
-    const struct wrk_sched_stats *st = wrk_sched_stats(v->sched);
-    struct msg_heartbeat beat = {.running = st->n_running,
-                                 .waiting = wrk_sched_n(v->sched) - st->n_running,
-                                 .kv_blocks_free = eng_kv_blocks_free(v->eng),
-                                 .kv_blocks = eng_caps(v->eng)->kv_blocks,
-                                 .step_us = st->step_us,
-                                 .tokens_total = st->n_generated,
-                                 .prefill_total = st->n_prefilled,
-                                 .kv_block_bytes = (int64_t)eng_caps(v->eng)->block_bytes,
-                                 .seq_bytes = (int64_t)eng_caps(v->eng)->slot_bytes,
-                                 .cached_total = st->n_cached};
+    struct msg_heartbeat beat;
+    v->ops->beat(v->machine, &beat);
     wrk_link_publish(v->link, &beat);
 }
 
@@ -59,13 +49,15 @@ static void tell_news(struct wrk_serve *v)
     struct prefix_news news[NEWS_AT_ONCE];
     bool is_all, fits = true;
     int n;
+    if (!v->ops->news)
+        return;
     do {
-        n = eng_prefix_news(v->eng, news, NEWS_AT_ONCE, &is_all);
+        n = v->ops->news(v->machine, news, NEWS_AT_ONCE, &is_all);
         if (fits && (n > 0 || is_all))
             fits = wrk_link_tell(v->link, v->stay, news, n, is_all);
     } while (n == NEWS_AT_ONCE);
     if (!fits)
-        eng_prefix_tell_all(v->eng);
+        v->ops->tell_all(v->machine);
 }
 
 static int obey(struct wrk_serve *v, const struct wrk_cmd *cmd, struct err *err)
@@ -73,9 +65,9 @@ static int obey(struct wrk_serve *v, const struct wrk_cmd *cmd, struct err *err)
     if (cmd->stay != v->stay)
         return 0;
     if (cmd->m.kind == MSG_generate)
-        return wrk_sched_add(v->sched, &cmd->m.generate, cmd->at_ns, err);
+        return v->ops->add(v->machine, &cmd->m.generate, cmd->at_ns, err);
     if (cmd->m.kind == MSG_cancel)
-        return wrk_sched_cancel(v->sched, cmd->m.cancel.request, cmd->m.cancel.attempt, err);
+        return v->ops->cancel(v->machine, cmd->m.cancel.request, cmd->m.cancel.attempt, err);
     return 0;
 }
 
@@ -85,21 +77,33 @@ static void follow_stay(struct wrk_serve *v)
     uint64_t stay = wrk_link_stay(v->link);
     if (stay == v->stay)
         return;
-    if (wrk_sched_n(v->sched) > 0)
-        log_info(sched, "%d sequences dropped: their epoch is over", wrk_sched_n(v->sched));
-    wrk_sched_drop(v->sched);
+    if (v->ops->n(v->machine) > 0)
+        log_info(sched, "%d sequences dropped: their epoch is over", v->ops->n(v->machine));
+    v->ops->drop(v->machine);
     v->stay = stay;
     publish(v);
-    eng_prefix_tell_all(v->eng); /* a new controller, or one that has forgotten us */
+    if (v->ops->news)
+        v->ops->tell_all(v->machine); /* a new controller, or one that has forgotten us */
     tell_news(v);
+}
+
+/* How long the engine thread may sleep; -1: until a command comes. */
+static int64_t idle_ns(struct wrk_serve *v)
+{
+    int64_t due = v->ops->due_ns(v->machine);
+    if (due == 0 || atomic_load(&v->must_stop) || (atomic_load(&v->must_drain) && v->ops->n(v->machine) == 0))
+        return 0;
+    if (due == INT64_MAX)
+        return -1;
+    due -= clock_mono_ns();
+    return due > 0 ? due : 0;
 }
 
 /* Commands that wait; with nothing to do, sleep until one comes. ERR_STATE: the link has ended. */
 static int obey_all(struct wrk_serve *v, struct err *err)
 {
     struct wrk_cmd *cmd = NULL;
-    bool is_idle = wrk_sched_n(v->sched) == 0 && !atomic_load(&v->must_drain) && !atomic_load(&v->must_stop);
-    int rc = wrk_link_take(v->link, is_idle ? -1 : 0, &cmd);
+    int rc = wrk_link_take(v->link, v->ops->is_light ? 0 : idle_ns(v), &cmd);
     while (rc == 0) {
         follow_stay(v);
         rc = obey(v, cmd, err);
@@ -117,7 +121,7 @@ static int obey_all(struct wrk_serve *v, struct err *err)
 
 static bool is_finished(struct wrk_serve *v)
 {
-    return atomic_load(&v->must_stop) || (atomic_load(&v->must_drain) && wrk_sched_n(v->sched) == 0);
+    return atomic_load(&v->must_stop) || (atomic_load(&v->must_drain) && v->ops->n(v->machine) == 0);
 }
 
 static int turn(struct wrk_serve *v, struct err *err)
@@ -126,46 +130,73 @@ static int turn(struct wrk_serve *v, struct err *err)
     if (rc)
         return rc;
     follow_stay(v);
-    rc = wrk_sched_step(v->sched, clock_mono_ns(), err);
+    rc = v->ops->step(v->machine, clock_mono_ns(), err);
     publish(v);
     tell_news(v);
     return rc;
 }
 
+/* One turn and what its errors mean; false: there is no more to do. */
+static bool run_turn(struct wrk_serve *v)
+{
+    struct err err = {0};
+    int rc = turn(v, &err);
+    if (rc >= 0)
+        return true;
+    if (rc == ERR_TIMEOUT) {
+        log_error(sched, "%s: the stay is given up", err.text);
+        v->ops->drop(v->machine);
+        wrk_link_rejoin(v->link);
+        v->stay = UINT64_MAX; /* none: the next look at the link takes its number */
+        return true;
+    }
+    if (!v->has_link_ended)
+        v->broken = err;
+    return false;
+}
+
+static void leave(struct wrk_serve *v)
+{
+    v->ops->drop(v->machine);
+    wrk_link_leave(v->link, v->broken.code ? v->broken.text : "this worker was asked to end");
+}
+
 static void *engine_thread(void *arg)
 {
     struct wrk_serve *v = arg;
-    struct err err = {0};
-    while (!is_finished(v)) {
-        int rc = turn(v, &err);
-        if (rc >= 0)
-            continue;
-        if (rc == ERR_TIMEOUT) {
-            log_error(sched, "%s: the stay is given up", err.text);
-            wrk_sched_drop(v->sched);
-            wrk_link_rejoin(v->link);
-            v->stay = UINT64_MAX; /* none: the next look at the link takes its number */
-            continue;
-        }
-        if (!v->has_link_ended)
-            v->broken = err;
-        break;
-    }
-    wrk_sched_drop(v->sched);
-    wrk_link_leave(v->link, v->broken.code ? v->broken.text : "this worker was asked to end");
+    while (!is_finished(v) && run_turn(v))
+        ;
+    leave(v);
     return NULL;
+}
+
+/* The same for a light machine, on the link's thread. */
+static int64_t on_link_turn(void *arg)
+{
+    struct wrk_serve *v = arg;
+    if (v->is_over)
+        return INT64_MAX;
+    if (wrk_link_n_out(v->link) > WRK_SERVE_OUT_MAX / 2)
+        return INT64_MAX; /* once ZeroMQ takes messages again there is a next round */
+    if (is_finished(v) || !run_turn(v)) {
+        leave(v);
+        v->is_over = true;
+        return INT64_MAX;
+    }
+    return v->ops->due_ns(v->machine);
 }
 
 static int fill_hello(const struct wrk_serve_opts *o, struct msg_hello *h, struct err *err)
 {
-    const struct eng_caps *caps = eng_caps(o->eng);
+    struct wrk_machine_info info;
+    o->machine->info(o->from, &info);
     const struct {
         const char *what, *from;
         char *to;
     } name[] = {{"--name", o->name, h->worker},
                 {"--backend", o->backend, h->backend},
                 {"--domain", o->domain, h->domain},
-                {"numerics", caps->numerics, h->numerics}};
+                {"numerics", info.numerics, h->numerics}};
     for (size_t i = 0; i < N_ELEM(name); i++)
         if (snprintf(name[i].to, MSG_NAME_MAX, "%s", name[i].from) >= MSG_NAME_MAX)
             return err_set(err, ERR_ARG, "%s '%s' is longer than %d bytes", name[i].what, name[i].from,
@@ -173,12 +204,12 @@ static int fill_hello(const struct wrk_serve_opts *o, struct msg_hello *h, struc
     if (getrandom(&h->boot, sizeof h->boot, 0) != sizeof h->boot)
         h->boot = (uint64_t)clock_mono_ns() ^ (uint64_t)getpid();
     h->pid = getpid();
-    h->fingerprint = caps->fingerprint;
-    h->n_vocab = eng_config(o->eng)->vocab_size;
-    h->n_ranks = caps->n_ranks;
+    h->fingerprint = info.fingerprint;
+    h->n_vocab = info.n_vocab;
+    h->n_ranks = info.n_ranks;
     h->n_seq_max = o->n_seq_max;
-    h->kv_blocks = caps->kv_blocks;
-    h->context_max = wrk_sched_context_max(o->eng);
+    h->kv_blocks = info.kv_blocks;
+    h->context_max = info.context_max;
 
     /* What the codec would refuse later is a mistake of the command line now. */
     struct buf wire = {0};
@@ -194,15 +225,18 @@ int wrk_serve_start(const struct wrk_serve_opts *opts, struct wrk_serve **serve,
                                .n_in_max = 2 * opts->n_seq_max + 64, /* each credit and its cancel, and wake-ups */
                                .n_out_max = WRK_SERVE_OUT_MAX,
                                .out_wait_ms = WRK_SERVE_OUT_WAIT_MS};
-    v->eng = opts->eng;
+    v->ops = opts->machine;
     int rc = fill_hello(opts, &lo.hello, err);
     if (!rc)
-        rc = wrk_sched_new(
-            &(struct wrk_sched_opts){.eng = v->eng, .n_seq_max = opts->n_seq_max, .emit = emit, .arg = v},
-            &v->sched, err);
+        rc = v->ops->open(opts->from, opts->n_seq_max, emit, v, &v->machine, err);
+    if (opts->machine->is_light) {
+        lo.turn = on_link_turn;
+        lo.turn_arg = v;
+        v->is_joined = true;
+    }
     if (!rc)
         rc = wrk_link_start(&lo, &v->link, err);
-    if (!rc) {
+    if (!rc && !opts->machine->is_light) {
         int e = pthread_create(&v->thread, NULL, engine_thread, v);
         if (e) {
             rc = err_set(err, ERR_IO, "no engine thread: %s", strerror(e));
@@ -212,7 +246,7 @@ int wrk_serve_start(const struct wrk_serve_opts *opts, struct wrk_serve **serve,
         }
     }
     if (rc) {
-        wrk_sched_destroy(&v->sched);
+        v->ops->destroy(&v->machine);
         mem_free(v);
         return rc;
     }
@@ -261,12 +295,12 @@ enum wrk_exit wrk_serve_join(struct wrk_serve **serve, struct err *err)
     enum wrk_exit status = WRK_EXIT_ok;
     if (v->broken.code) {
         *err = v->broken;
-        status = eng_is_rank_lost(v->eng) ? WRK_EXIT_rank : WRK_EXIT_device;
+        status = v->ops->is_rank_lost && v->ops->is_rank_lost(v->machine) ? WRK_EXIT_rank : WRK_EXIT_device;
     } else if (rc) {
         *err = link_err;
         status = WRK_EXIT_refused;
     }
-    wrk_sched_destroy(&v->sched);
+    v->ops->destroy(&v->machine);
     mem_free(v);
     *serve = NULL;
     return status;

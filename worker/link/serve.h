@@ -1,5 +1,5 @@
-/* worker/link/serve.h - a worker at work: the engine thread between the link and the scheduler.
- * Owns:     its engine thread, the link, the scheduler; the engine stays the caller's.
+/* worker/link/serve.h - a worker at work: the engine thread between the link and the machine.
+ * Owns:     its engine thread, the link, the machine (scheduler or simulator); the engine stays the caller's.
  * Lifetime: wrk_serve_start .. wrk_serve_join, inside the engine's.
  * Thread:   main.
  * Limits:   WRK_SERVE_OUT_* for what the controller does not take; drain_ms for work at the end.
@@ -9,10 +9,10 @@
 
 #include "common/base/err.h"
 #include "worker/exit.h"
+#include "worker/sched/machine.h"
 
 #include <stdbool.h>
 
-struct eng;
 struct wrk_serve;
 
 enum {
@@ -21,7 +21,8 @@ enum {
 };
 
 struct wrk_serve_opts {
-    struct eng *eng;
+    const struct wrk_machine_ops *machine; /* wrk_sched_machine or wrk_sim_machine */
+    void *from;                            /* what it is opened from: the engine, or the simulator's options */
     const char *endpoint, *name, *backend, *domain;
     int n_seq_max; /* sequences taken at once: the credits of Hello */
 };

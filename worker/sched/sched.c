@@ -595,3 +595,112 @@ const struct wrk_sched_stats *wrk_sched_stats(const struct wrk_sched *s)
 {
     return &s->stats;
 }
+
+/* ---- as a machine of the engine thread ---- */
+
+static void machine_info(void *from, struct wrk_machine_info *info)
+{
+    const struct eng *eng = from;
+    const struct eng_caps *caps = eng_caps(eng);
+    *info = (struct wrk_machine_info){.fingerprint = caps->fingerprint,
+                                      .n_vocab = eng_config(eng)->vocab_size,
+                                      .n_ranks = caps->n_ranks,
+                                      .kv_blocks = caps->kv_blocks,
+                                      .context_max = wrk_sched_context_max(eng),
+                                      .numerics = caps->numerics};
+}
+
+static int machine_open(void *from, int n_seq_max, wrk_emit_fn emit, void *arg, void **machine, struct err *err)
+{
+    const struct wrk_sched_opts opts = {.eng = from, .n_seq_max = n_seq_max, .emit = emit, .arg = arg};
+    struct wrk_sched *s = NULL;
+    int rc = wrk_sched_new(&opts, &s, err);
+    *machine = s;
+    return rc;
+}
+
+static void machine_destroy(void **machine)
+{
+    struct wrk_sched *s = *machine;
+    wrk_sched_destroy(&s);
+    *machine = NULL;
+}
+
+static int machine_add(void *machine, const struct msg_generate *g, int64_t now_ns, struct err *err)
+{
+    return wrk_sched_add(machine, g, now_ns, err);
+}
+
+static int machine_cancel(void *machine, const char *request, uint32_t attempt, struct err *err)
+{
+    return wrk_sched_cancel(machine, request, attempt, err);
+}
+
+static void machine_drop(void *machine)
+{
+    wrk_sched_drop(machine);
+}
+
+static int machine_step(void *machine, int64_t now_ns, struct err *err)
+{
+    return wrk_sched_step(machine, now_ns, err);
+}
+
+static int machine_n(const void *machine)
+{
+    return wrk_sched_n(machine);
+}
+
+static int64_t machine_due_ns(const void *machine)
+{
+    return wrk_sched_n(machine) ? 0 : INT64_MAX;
+}
+
+static void machine_beat(const void *machine, struct msg_heartbeat *beat)
+{
+    const struct wrk_sched *s = machine;
+    *beat = (struct msg_heartbeat){.running = s->stats.n_running,
+                                   .waiting = s->n_seq - s->stats.n_running,
+                                   .kv_blocks_free = eng_kv_blocks_free(s->opts.eng),
+                                   .kv_blocks = eng_caps(s->opts.eng)->kv_blocks,
+                                   .step_us = s->stats.step_us,
+                                   .tokens_total = s->stats.n_generated,
+                                   .prefill_total = s->stats.n_prefilled,
+                                   .kv_block_bytes = (int64_t)eng_caps(s->opts.eng)->block_bytes,
+                                   .seq_bytes = (int64_t)eng_caps(s->opts.eng)->slot_bytes,
+                                   .cached_total = s->stats.n_cached};
+}
+
+static int machine_news(void *machine, struct prefix_news *news, int n, bool *is_all)
+{
+    struct wrk_sched *s = machine;
+    return eng_prefix_news(s->opts.eng, news, n, is_all);
+}
+
+static void machine_tell_all(void *machine)
+{
+    struct wrk_sched *s = machine;
+    eng_prefix_tell_all(s->opts.eng);
+}
+
+static bool machine_is_rank_lost(const void *machine)
+{
+    const struct wrk_sched *s = machine;
+    return eng_is_rank_lost(s->opts.eng);
+}
+
+const struct wrk_machine_ops wrk_sched_machine = {
+    .info = machine_info,
+    .open = machine_open,
+    .destroy = machine_destroy,
+    .add = machine_add,
+    .cancel = machine_cancel,
+    .drop = machine_drop,
+    .step = machine_step,
+    .n = machine_n,
+    .due_ns = machine_due_ns,
+    .beat = machine_beat,
+    .news = machine_news,
+    .tell_all = machine_tell_all,
+    .is_rank_lost = machine_is_rank_lost,
+};

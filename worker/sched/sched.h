@@ -20,17 +20,12 @@
 #ifndef WORKER_SCHED_SCHED_H
 #define WORKER_SCHED_SCHED_H
 
-#include "common/base/err.h"
-#include "proto/codec/msg.h"
+#include "worker/sched/machine.h"
 
 #include <stddef.h>
-#include <stdint.h>
 
 struct eng;
 struct wrk_sched;
-
-/* Takes tokens, finished and failed messages; m is lent for the call. An error stops the step and is handed on. */
-typedef int (*wrk_emit_fn)(void *arg, const struct msg *m, struct err *err);
 
 enum {
     WRK_SCHED_CUT_TOK = 8 * 128, /* tokens between two saved states on the way through a sequence */

@@ -123,7 +123,7 @@ static void test_commands_at_the_limit(void **state)
     assert_string_equal(m->failed.request, "g4");
     assert_int_equal(m->failed.cls, MSG_FAIL_overload);
     for (int i = 0; i < 4; i++) {
-        assert_int_equal(wrk_link_take(l, 1000, &cmd), 0);
+        assert_int_equal(wrk_link_take(l, 1000000000, &cmd), 0);
         snprintf(name, sizeof name, "g%d", i);
         assert_string_equal(cmd->m.generate.request, name);
         assert_int_equal(cmd->m.generate.tok[2], 3);

@@ -28,7 +28,8 @@ static void worker_start(struct bench *b, const char *endpoint)
     fake.n_step = 0;
     assert_int_equal(eng_open(&eo, &b->eng, &err), 0);
     struct wrk_serve_opts so = {
-        .eng = b->eng, .endpoint = endpoint, .name = "w1", .backend = "ref", .domain = "here", .n_seq_max = 4};
+        .machine = &wrk_sched_machine, .from = b->eng,
+        .endpoint = endpoint, .name = "w1", .backend = "ref", .domain = "here", .n_seq_max = 4};
     assert_int_equal(wrk_serve_start(&so, &b->serve, &err), 0);
 }
 
@@ -458,7 +459,8 @@ static void test_bad_names(void **state)
     assert_int_equal(eng_open(&eo, &b.eng, &err), 0);
     memset(name, 'n', sizeof name - 1);
     name[sizeof name - 1] = 0;
-    struct wrk_serve_opts so = {.eng = b.eng,
+    struct wrk_serve_opts so = {.machine = &wrk_sched_machine,
+                                .from = b.eng,
                                 .endpoint = "tcp://127.0.0.1:9",
                                 .name = name,
                                 .backend = "ref",
