@@ -4,27 +4,24 @@
 
 extern const struct kn_backend kn_backend_ref;
 #ifdef KN_HAVE_CPU
-extern const struct kn_backend kn_backend_cpu;
+const struct kn_backend *kn_backend_cpu(void); /* that of this machine's instruction set */
 #endif
 #ifdef KN_HAVE_CUDA
 extern const struct kn_backend kn_backend_cuda;
 #endif
 
-static const struct kn_backend *const backends[] = {
-    &kn_backend_ref,
-#ifdef KN_HAVE_CPU
-    &kn_backend_cpu,
-#endif
-#ifdef KN_HAVE_CUDA
-    &kn_backend_cuda,
-#endif
-};
-
 const struct kn_backend *kn_backend_find(const char *name)
 {
-    for (size_t i = 0; i < sizeof backends / sizeof backends[0]; i++)
-        if (strcmp(backends[i]->name, name) == 0)
-            return backends[i];
+    if (strcmp(name, "ref") == 0)
+        return &kn_backend_ref;
+#ifdef KN_HAVE_CPU
+    if (strcmp(name, "cpu") == 0)
+        return kn_backend_cpu();
+#endif
+#ifdef KN_HAVE_CUDA
+    if (strcmp(name, "cuda") == 0)
+        return &kn_backend_cuda;
+#endif
     return NULL;
 }
 

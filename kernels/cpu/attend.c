@@ -13,7 +13,7 @@ struct state {
     float top[KN__HEADS], den[KN__HEADS], shrink[KN__HEADS];
 };
 
-_Static_assert(sizeof(struct state) <= sizeof(struct kn__tile_mem), "a thread's scratch holds it");
+_Static_assert(sizeof(struct state) <= KN__SCRATCH_BYTES, "a thread's scratch holds it");
 
 struct job {
     const struct kn_attend_args *a;
@@ -41,11 +41,10 @@ static void scores(const struct job *j, struct state *s, int n_head, int n)
                             .n_row = n_head,
                             .n_col = KN__TILE_COLS,
                             .k = dim,
-                            .acc = NULL,
                             .is_first = true,
-                            .is_last = true,
-                            .y = s->dot};
-        j->isa->dot(&d); /* entries behind the last are old ones: their scores are not taken */
+                            .y = s->dot,
+                            .y_stride = KN__TILE_COLS};
+        j->isa->mat->dot(&d); /* entries behind the last are old ones: their scores are not taken */
         for (int h = 0; h < n_head; h++)
             for (int c = 0; c < KN__TILE_COLS && e + c < n; c++)
                 s->p[h * KN_ATTN_GROUP + e + c] = s->dot[h * KN__TILE_COLS + c] * scale;
@@ -60,10 +59,10 @@ static void take_group(const struct job *j, struct state *s, int n_head, int n)
         for (int i = 0; i < n; i++)
             top = p[i] > top ? p[i] : top;
         s->shrink[h] = expf(s->top[h] - top); /* 0 for the first group: top was -infinity */
-        s->den[h] = s->den[h] * s->shrink[h] + j->isa->weights(p, top);
+        s->den[h] = s->den[h] * s->shrink[h] + j->isa->vec->weights(p, top);
         s->top[h] = top;
     }
-    j->isa->add_entries(s->p, s->shrink, s->entry, n, n_head, padded(j->a->kv.dim), s->acc);
+    j->isa->vec->add_entries(s->p, s->shrink, s->entry, n, n_head, padded(j->a->kv.dim), s->acc);
 }
 
 static void begin(const struct job *j, struct state *s, int64_t row, int head0, int n_head)
@@ -100,14 +99,14 @@ static void heads(void *arg, int64_t task, void *scratch)
             const uint8_t *page;
             int64_t page_n, at;
             if (kn__list_at(&l, i, &page, &page_n, &at))
-                j->isa->kv_entry(page, a->kv, page_n, at, s->entry + n++ * KN__K_BLOCK);
+                j->isa->vec->kv_entry(page, a->kv, page_n, at, s->entry + n++ * KN__K_BLOCK);
         }
         if (n > 0)
             take_group(j, s, n_head, n);
     }
     for (int h = 0; h < n_head; h++) {
         uint16_t *o = a->o + (row * a->n_head + head0 + h) * D;
-        j->isa->divide(s->acc + h * padded(D), s->den[h] + expf(a->sink[head0 + h] - s->top[h]), D, o);
+        j->isa->vec->divide(s->acc + h * padded(D), s->den[h] + expf(a->sink[head0 + h] - s->top[h]), D, o);
         kn__rope(o + D - R, R, a->cs + row * R, -1);
     }
 }

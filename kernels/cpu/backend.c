@@ -1,21 +1,30 @@
 #include "kernels/cpu/cpu.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 extern const struct kn_ops kn_ops_cpu;
-extern const struct kn_backend kn_backend_cpu;
+const struct kn_backend *kn_backend_cpu(void);
 extern const struct kn_backend kn_backend_ref;
+
+static const struct kn__isa isa_avx2 = {&kn__mat_avx2, &kn__vec_avx2};
+static const struct kn__isa isa_avx512 = {&kn__mat_avx512, &kn__vec_avx2};
+
+#ifdef KN_AVX512_HEADER
+static const bool is_emulated = true; /* a test's build: AVX-512 wherever it runs */
+#else
+static const bool is_emulated = false;
+#endif
 
 const struct kn__isa *kn__isa_find(const char **missing)
 {
-#if defined(__x86_64__)
     __builtin_cpu_init();
     *missing = !__builtin_cpu_supports("avx2") ? "AVX2" : !__builtin_cpu_supports("fma") ? "FMA" : NULL;
-    return *missing ? NULL : &kn__isa_avx2; /* every processor with AVX2 has F16C */
-#else
-    *missing = "AVX2 (it is no x86-64 machine)";
-    return NULL;
-#endif
+    if (*missing) /* every processor with AVX2 has F16C */
+        return NULL;
+    bool has_512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return has_512 || is_emulated ? &isa_avx512 : &isa_avx2;
 }
 
 /* window_store and moe_dispatch copy bytes, in an order that makes no difference to them: ref's bodies are theirs. */
@@ -42,6 +51,8 @@ static int share_of(int n, const struct kn_ctx *ctx)
     return share > 1 ? share : 1;
 }
 
+static pthread_once_t tables = PTHREAD_ONCE_INIT; /* of the one instruction set that is used */
+
 static int cpu_open(struct kn_ctx *ctx, struct err *err)
 {
     const char *missing;
@@ -54,11 +65,12 @@ static int cpu_open(struct kn_ctx *ctx, struct err *err)
         return err_set(err, ERR_UNSUPPORTED, "back end cpu: this machine lacks %s; use --backend ref", missing);
     struct kn__cpu *cpu = calloc(1, sizeof *cpu);
     n = share_of(n ? n : kn__pool_cores(), ctx);
-    if (!cpu || kn__pool_open(n, sizeof(struct kn__tile_mem), &cpu->pool)) {
+    if (!cpu || kn__pool_open(n, KN__SCRATCH_BYTES, &cpu->pool)) {
         free(cpu);
         return err_set(err, ERR_MEM, "back end cpu: the threads could not be started; give it fewer (--threads)");
     }
     cpu->isa = isa;
+    pthread_once(&tables, isa->mat->init);
     ctx->stream = cpu;
     return 0;
 }
@@ -128,15 +140,29 @@ static size_t cpu_workspace_bytes(const struct kn_limits *l)
     size_t rows = kn__rows_bytes(width > l->d ? width : l->d);
     size_t beside = (size_t)KN__ROWS * (2 + KN_HC_MAX) * KN_HC_MAX * sizeof(float) +
                     ((size_t)l->n_expert + 1) * 4 * sizeof(int64_t);
-    size_t scores = ((size_t)l->context / 2 + 2) * sizeof(float);
+    size_t scores = kn__topk_bytes(KN_INDEX_CHUNK, l->top_k);
     size_t entries = ((size_t)l->n_tok / 2 + 1) * ((size_t)max_size((size_t)l->dim, (size_t)l->index_dim) * 2 + 8);
     return 16 * KN_PAGE_ALIGN + max_size(rows + beside, max_size(scores, entries));
 }
 
-const struct kn_backend kn_backend_cpu = {
+/* One table an instruction set: they differ in what they call themselves. */
+static const struct kn_backend backend_avx2 = {
     .name = "cpu",
-    .numerics = "cpu/avx2/1",
+    .numerics = "cpu/avx2/2",
     .ops = &kn_ops_cpu,
     .device = &cpu_device,
     .workspace_bytes = cpu_workspace_bytes,
 };
+static const struct kn_backend backend_avx512 = {
+    .name = "cpu",
+    .numerics = "cpu/avx512/1",
+    .ops = &kn_ops_cpu,
+    .device = &cpu_device,
+    .workspace_bytes = cpu_workspace_bytes,
+};
+
+const struct kn_backend *kn_backend_cpu(void)
+{
+    const char *missing;
+    return kn__isa_find(&missing) == &isa_avx512 ? &backend_avx512 : &backend_avx2; /* none: open says what is missing */
+}

@@ -32,7 +32,7 @@ static void pool_block(const struct job *j, int32_t slot, int32_t p, int ch, int
         k[m] = tail_row(j, slot, 0, t) + from;
         g[m] = tail_row(j, slot, 1, t) + from;
     }
-    j->isa->pool(k, g, m, n, x);
+    j->isa->vec->pool(k, g, m, n, x);
 }
 
 /* All rows in order, for some channels: the tail holds all that the next entry needs. */

@@ -18,14 +18,11 @@ static void head_row(void *arg, int64_t r, void *scratch)
     float inv = kn__row_inv_rms(j->isa, X, hc * d, a->rms_eps);
     uint16_t *u = (uint16_t *)(void *)x; /* once the dots are done */
 
-    j->isa->x_bf16(a->fn.dtype, X, hc * d, x);
-    for (int o = 0; o < hc; o += KN__TILE_COLS) {
-        int n = hc - o < KN__TILE_COLS ? hc - o : KN__TILE_COLS;
-        kn__tile(j->isa, &a->fn, o, n, x, j->rows.stride, 1, mem);
-        for (int c = 0; c < n; c++)
-            pre[o + c] = kn__sigmoid(mem->y[c] * inv * a->scale[0] + a->base[o + c]) + a->hc_eps;
-    }
-    j->isa->hc_in(X, pre, hc, d, u);
+    j->isa->mat->x_bf16(a->fn.dtype, X, hc * d, x);
+    kn__cols(j->isa, &a->fn, 0, hc, x, j->rows.stride, 1, mem);
+    for (int c = 0; c < hc; c++)
+        pre[c] = kn__sigmoid(mem->y[c] * inv * a->scale[0] + a->base[c]) + a->hc_eps;
+    j->isa->vec->hc_in(X, pre, hc, d, u);
     kn__norm_row(j->isa, u, a->norm, d, a->rms_eps, a->y + r * d);
 }
 

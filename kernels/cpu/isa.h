@@ -1,14 +1,15 @@
-/* kernels/cpu/isa.h - what an instruction set gives to the cpu back end: expanding stored values and the dot kernel.
+/* kernels/cpu/isa.h - what an instruction set gives to the cpu back end: matrix kernels and vector kernels.
  * Owns:     nothing; static tables.
  * Thread:   any.
  *
- * One file per instruction set fills struct kn__isa; everything else of the back end is written once. An expanded row
- * is f32 in the order that suits its dtype's decoding (the same order on both sides of a dot product), in groups of
- * KN__GROUP values, zeros behind the last.
+ * A file per instruction set fills these tables; everything else of the back end is written once. An expanded row is
+ * f32 in the order that suits the decoding of the weights' dtype (the same order on both sides of a dot product), a
+ * reordering within groups of KN__GROUP values, zeros behind the last.
  *
- * Numerics: an output element is the sum over lane l = 0.. of the sums over groups in rising order of x*w at lane l,
- * each one FMA in f32; the lanes are added in one fixed tree. Nothing else enters: not the other rows, nor how many
- * there are, nor the thread. That is what makes batches and chunks exact.
+ * Numerics: inputs come in blocks of KN__K_BLOCK. In a block, lane l sums x*w over the positions l, l+lanes, .. in
+ * rising order, each one FMA in f32; the lanes are added in one fixed tree; the blocks' sums are added in rising order.
+ * Nothing else enters: not the other rows, nor how many there are, nor which of the two kernels did it, nor the thread.
+ * That is what makes batches and chunks exact.
  */
 #ifndef KERNELS_CPU_ISA_H
 #define KERNELS_CPU_ISA_H
@@ -16,27 +17,42 @@
 #include "kernels/include/ops.h"
 
 enum {
-    KN__GROUP = 64,     /* values that a decoding may reorder among themselves */
-    KN__K_BLOCK = 512,  /* inputs that are expanded at a time: a tile of weights stays in the first-level cache */
+    KN__GROUP = 128,    /* values that a decoding may reorder among themselves */
+    KN__K_BLOCK = 512,  /* inputs that are summed, and expanded, at a time: a tile of weights stays in the L1 cache */
     KN__TILE_COLS = 8,  /* outputs of a tile of weights */
+    KN__FEW_MAX = 12,   /* rows up to which weights are expanded in registers, again for every few rows */
+    KN__E4M3_BIG = 134, /* weight scales from this code on are left to the kernel for many rows */
     KN__POOL_MAX = 128, /* tokens of one compressed entry, 8 at ratio 4 */
-    KN__LANES_MAX = 8,  /* f32 lanes of one partial sum, over all instruction sets */
 };
 
-/* Row tile of the dot kernel: partial sums between two k blocks lie in acc [row][col][lane]. */
-struct kn__dot {
-    const float *x;  /* n_row rows, x_stride apart */
+/* Few rows, no scale of KN__E4M3_BIG or more: weights go from their stored form into registers and from there into the sums.
+ * y[r][c] = sum of x[r] * w[o+c], c < n_col. */
+struct kn__few {
+    const struct kn_mat *w;
+    int64_t o;
+    int n_col;
+    const float *x;  /* n_row <= KN__FEW_MAX expanded rows, x_stride apart */
     size_t x_stride;
-    const float *w;  /* n_col rows (a multiple of 4, at most KN__TILE_COLS), KN__K_BLOCK apart */
-    int n_row, n_col, k; /* k a multiple of KN__GROUP, at most KN__K_BLOCK */
-    float *acc;      /* [n_row, KN__TILE_COLS, KN__LANES_MAX] */
-    bool is_first, is_last;
-    float *y;        /* [n_row, KN__TILE_COLS], written if is_last */
+    int n_row;
+    float *y;        /* [n_row, y_stride], y_stride >= n_col rounded up to KN__TILE_COLS */
+    size_t y_stride;
 };
 
-struct kn__isa {
-    const char *numerics;
+/* Many rows: one block of inputs of a tile of expanded weights against all of them; y is set by the first block and
+ * added to by the others. */
+struct kn__dot {
+    const float *x;      /* n_row rows, x_stride apart */
+    size_t x_stride;
+    const float *w;      /* n_col rows (a multiple of 4, at most KN__TILE_COLS), KN__K_BLOCK apart */
+    int n_row, n_col, k; /* k a multiple of KN__GROUP, at most KN__K_BLOCK */
+    bool is_first;
+    float *y;            /* [n_row, y_stride], n_col of them */
+    size_t y_stride;
+};
 
+struct kn__mat {
+    /* Fill tables; called once, before any other. */
+    void (*init)(void);
     /* Expand inputs k0.. (n of them) of row o of w. k0 a multiple of KN__K_BLOCK. to has room for n rounded up to
      * KN__GROUP; what lies behind n is set to 0. ahead: row to prefetch. */
     void (*w_row)(const struct kn_mat *w, int64_t o, int k0, int n, int64_t ahead, float *to);
@@ -44,12 +60,17 @@ struct kn__isa {
     void (*x_codes)(enum kn_dtype dtype, const uint8_t *q, const uint8_t *s, int n, float *to);
     void (*x_bf16)(enum kn_dtype dtype, const uint16_t *x, int n, float *to);
 
+    void (*few)(const struct kn__few *f);
     void (*dot)(const struct kn__dot *d);
+};
 
+struct kn__vec {
     /* sum of x^2, x bf16 [n]. */
     float (*sum_squares)(const uint16_t *x, int n);
     /* Quantize one row (spec section 3): the bits of kn__act_put. */
     void (*quantize)(const uint16_t *x, int k, uint8_t *q, uint8_t *s);
+    /* y = BF16 of v [n]. */
+    void (*round)(const float *v, int n, uint16_t *y);
     /* y = x * inv * weight, BF16 out. */
     void (*scale)(const uint16_t *x, float inv, const float *weight, int n, uint16_t *y);
     /* u = sum_j pre[j] X[j], and X[k] = post[k] y + sum_j comb[j][k] X[j] of one row (spec section 4, steps 3 and 4).
@@ -81,9 +102,15 @@ struct kn__isa {
                          const float *key_s, int dim);
 };
 
+struct kn__isa {
+    const struct kn__mat *mat;
+    const struct kn__vec *vec;
+};
+
 /* The best that this machine runs, or NULL; *missing then names what it lacks. */
 const struct kn__isa *kn__isa_find(const char **missing);
 
-extern const struct kn__isa kn__isa_avx2;
+extern const struct kn__mat kn__mat_avx2, kn__mat_avx512;
+extern const struct kn__vec kn__vec_avx2;
 
 #endif

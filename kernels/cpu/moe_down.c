@@ -16,9 +16,12 @@ static void columns(void *arg, int64_t task, void *scratch)
     const struct kn__segment *seg = &j->seg[task / n_group];
     int64_t o = task % n_group * KN__COL_GROUP;
 
-    kn__cols_bf16(j->isa, &a->expert[seg->expert].w2, o, KN__COL_GROUP,
-                  j->rows.x + (size_t)(seg->begin - j->row0) * j->rows.stride, j->rows.stride, seg->n, scratch,
-                  a->y + seg->begin * a->d + o, a->d);
+    for (int p = 0; p < seg->n; p += KN__PANEL) {
+        int64_t row = seg->begin + p;
+        kn__cols_bf16(j->isa, &a->expert[seg->expert].w2, o, KN__COL_GROUP,
+                      j->rows.x + (size_t)(row - j->row0) * j->rows.stride, j->rows.stride,
+                      seg->n - p < KN__PANEL ? seg->n - p : KN__PANEL, scratch, a->y + row * a->d + o, a->d);
+    }
 }
 
 int kn__cpu_moe_down(struct kn_ctx *ctx, const struct kn_moe_down_args *a)

@@ -30,31 +30,38 @@ struct job {
     int64_t row0;
 };
 
-/* 128 values of h for the rows of one expert: gate and up side by side, so that h is quantized where it is made. */
-static void columns(void *arg, int64_t task, void *scratch)
+/* 128 values of h for n rows of one expert: gate and up side by side, so that h is quantized where it is made. */
+static void panel(const struct job *j, const struct kn_expert *e, int group, int64_t begin, int n,
+                  struct kn__tile_mem *mem)
 {
-    const struct job *j = arg;
     const struct kn_moe_up_args *a = j->a;
-    struct kn__tile_mem *mem = scratch;
-    int n_group = a->inter / KN__COL_GROUP, group = (int)(task % n_group);
-    const struct kn__segment *seg = &j->seg[task / n_group];
-    const struct kn_expert *e = &a->expert[seg->expert];
-    const float *x = j->rows.x + (size_t)(seg->begin - j->row0) * j->rows.stride;
+    const float *x = j->rows.x + (size_t)(begin - j->row0) * j->rows.stride;
     int64_t o = (int64_t)group * KN__COL_GROUP;
 
-    kn__cols_bf16(j->isa, &e->w1, o, KN__COL_GROUP, x, j->rows.stride, seg->n, mem, mem->col[0], KN__COL_GROUP);
-    kn__cols_bf16(j->isa, &e->w3, o, KN__COL_GROUP, x, j->rows.stride, seg->n, mem, mem->col[1], KN__COL_GROUP);
-    for (int64_t r = 0; r < seg->n; r++) {
-        int64_t row = seg->begin + r;
+    kn__cols_bf16(j->isa, &e->w1, o, KN__COL_GROUP, x, j->rows.stride, n, mem, mem->col[0], KN__COL_GROUP);
+    kn__cols_bf16(j->isa, &e->w3, o, KN__COL_GROUP, x, j->rows.stride, n, mem, mem->col[1], KN__COL_GROUP);
+    for (int64_t r = 0; r < n; r++) {
+        int64_t row = begin + r;
         uint16_t *h = mem->col[2];
-        j->isa->swiglu(mem->col[0] + r * KN__COL_GROUP, mem->col[1] + r * KN__COL_GROUP, a->limit,
-                       a->weight ? a->weight[row] : 1, KN__COL_GROUP, h);
+        j->isa->vec->swiglu(mem->col[0] + r * KN__COL_GROUP, mem->col[1] + r * KN__COL_GROUP, a->limit,
+                            a->weight ? a->weight[row] : 1, KN__COL_GROUP, h);
         if (a->h.x)
             memcpy(a->h.x + row * a->inter + o, h, KN__COL_GROUP * sizeof *h);
         if (a->h.q)
-            j->isa->quantize(h, KN__COL_GROUP, a->h.q + row * a->inter + o,
-                             a->h.s + row * (a->inter / KN_ACT_GROUP) + group);
+            j->isa->vec->quantize(h, KN__COL_GROUP, a->h.q + row * a->inter + o,
+                                  a->h.s + row * (a->inter / KN_ACT_GROUP) + group);
     }
+}
+
+static void columns(void *arg, int64_t task, void *scratch)
+{
+    const struct job *j = arg;
+    int n_group = j->a->inter / KN__COL_GROUP;
+    const struct kn__segment *seg = &j->seg[task / n_group];
+
+    for (int p = 0; p < seg->n; p += KN__PANEL)
+        panel(j, &j->a->expert[seg->expert], (int)(task % n_group), seg->begin + p,
+              seg->n - p < KN__PANEL ? seg->n - p : KN__PANEL, scratch);
 }
 
 int kn__cpu_moe_up(struct kn_ctx *ctx, const struct kn_moe_up_args *a)

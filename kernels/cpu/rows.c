@@ -7,7 +7,7 @@
 /* A ref body reads its scratch from a ctx: the thread's. */
 static struct kn_ctx thread_ctx(void *scratch)
 {
-    return (struct kn_ctx){.workspace = scratch, .workspace_bytes = sizeof(struct kn__tile_mem), .n_ranks = 1};
+    return (struct kn_ctx){.workspace = scratch, .workspace_bytes = KN__SCRATCH_BYTES, .n_ranks = 1};
 }
 
 struct job {
@@ -53,7 +53,7 @@ static void act_quant_rows(void *arg, int64_t row, int n, void *scratch)
 
     (void)scratch;
     for (int64_t r = row; r < row + n; r++)
-        j->isa->quantize(a->y.x + r * a->k, a->k, a->y.q + r * a->k, a->y.s + r * (a->k / KN_ACT_GROUP));
+        j->isa->vec->quantize(a->y.x + r * a->k, a->k, a->y.q + r * a->k, a->y.s + r * (a->k / KN_ACT_GROUP));
 }
 
 int kn__cpu_act_quant(struct kn_ctx *ctx, const struct kn_act_quant_args *a)
@@ -65,7 +65,7 @@ int kn__cpu_act_quant(struct kn_ctx *ctx, const struct kn_act_quant_args *a)
     return 0;
 }
 
-enum { NORM_MAX = sizeof(struct kn__tile_mem) / sizeof(uint16_t) };
+enum { NORM_MAX = KN__SCRATCH_BYTES / sizeof(uint16_t) };
 
 static void rmsnorm_rows(void *arg, int64_t row, int n, void *scratch)
 {
@@ -145,7 +145,7 @@ static void hc_post_rows(void *arg, int64_t row, int n, void *scratch)
 
     (void)scratch;
     for (int64_t r = row; r < row + n; r++)
-        j->isa->hc_out(a->y + r * d, a->post + r * hc, a->comb + r * hc * hc, a->hc, a->d, a->X + r * hc * d);
+        j->isa->vec->hc_out(a->y + r * d, a->post + r * hc, a->comb + r * hc * hc, a->hc, a->d, a->X + r * hc * d);
 }
 
 int kn__cpu_hc_post(struct kn_ctx *ctx, const struct kn_hc_post_args *a)

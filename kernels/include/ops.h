@@ -33,6 +33,7 @@ enum {
     KN_BLOCK_TOK = 128, /* tokens of one KV block */
     KN_ACT_GROUP = 128, /* inputs that share one activation scale */
     KN_ATTN_GROUP = 64, /* list slots between two updates of the running maximum, spec section 5.4 */
+    KN_INDEX_CHUNK = 16384, /* indexer scores of a row that are in memory at a time: scratch does not grow with context */
     KN_HC_MAX = 16,
     KN_TOPK_EXPERT_MAX = 64,
 };

@@ -97,8 +97,8 @@ static size_t ref_workspace_bytes(const struct kn_limits *l)
     size_t row = (size_t)(l->n_in > l->n_out ? l->n_in : l->n_out);
     size_t gemm = kn__gemm_bytes(l->n_in, l->n_out) + (KN__TILE + 2) * row * sizeof(float); /* a tile beside it */
     size_t attend = (2 * KN_ATTN_GROUP * dim + n_head * (2 * dim + 2) + 2 * dim) * sizeof(double);
-    size_t index = (size_t)(l->context / 4 + 1) * (sizeof(float) + sizeof(int32_t)) +
-                   ((size_t)l->index_n_head + 2) * index_dim * sizeof(double) + (size_t)l->top_k * sizeof(int32_t);
+    size_t index = KN_INDEX_CHUNK * sizeof(float) + ((size_t)l->index_n_head + 2) * index_dim * sizeof(double) +
+                   (size_t)l->top_k * (sizeof(float) + sizeof(int32_t));
     size_t compress = (dim + index_dim) * (2 * sizeof(double) + sizeof(uint16_t)) + dim * sizeof(float);
     return slack + max_size(max_size(gemm, attend), max_size(index, compress));
 }

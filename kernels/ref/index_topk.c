@@ -2,27 +2,63 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* Is entry a of lower rank than b: lower score, or the same and a higher number. */
-static bool is_worse(const float *score, int32_t a, int32_t b)
+/* Is (score, entry) a of lower rank than b: lower score, or the same and a higher number. */
+static bool is_worse(float score_a, int32_t a, float score_b, int32_t b)
 {
-    return score[a] < score[b] || (score[a] == score[b] && a > b);
+    return score_a < score_b || (score_a == score_b && a > b);
 }
 
-/* Let heap[i] sink to its place in a heap of n whose top is the worst. */
-static void sink(int32_t *heap, int n, int i, const float *score)
+static bool is_worse_at(const struct kn__best *b, int i, int j)
+{
+    return is_worse(b->score[i], b->entry[i], b->score[j], b->entry[j]);
+}
+
+static void swap(struct kn__best *b, int i, int j)
+{
+    float score = b->score[i];
+    int32_t entry = b->entry[i];
+    b->score[i] = b->score[j];
+    b->entry[i] = b->entry[j];
+    b->score[j] = score;
+    b->entry[j] = entry;
+}
+
+/* Let i rise, or sink, to its place. */
+static void rise(struct kn__best *b, int i)
+{
+    for (; i > 0 && is_worse_at(b, i, (i - 1) / 2); i = (i - 1) / 2)
+        swap(b, i, (i - 1) / 2);
+}
+
+static void sink(struct kn__best *b, int i)
 {
     for (;;) {
         int least = i;
-        for (int c = 2 * i + 1; c <= 2 * i + 2 && c < n; c++)
-            if (is_worse(score, heap[c], heap[least]))
+        for (int c = 2 * i + 1; c <= 2 * i + 2 && c < b->n; c++)
+            if (is_worse_at(b, c, least))
                 least = c;
         if (least == i)
             return;
-        int32_t t = heap[i];
-        heap[i] = heap[least];
-        heap[least] = t;
+        swap(b, i, least);
         i = least;
+    }
+}
+
+void kn__best_add(struct kn__best *b, const float *score, int32_t i0, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        bool is_full = b->n == b->top_k;
+        if (is_full && !is_worse(b->score[0], b->entry[0], score[i], i0 + i))
+            continue;
+        int at = is_full ? 0 : b->n++;
+        b->score[at] = score[i];
+        b->entry[at] = i0 + i;
+        if (is_full)
+            sink(b, 0);
+        else
+            rise(b, at);
     }
 }
 
@@ -32,22 +68,13 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-void kn__choose(const float *score, int n, int top_k, int32_t *choice)
+void kn__best_take(struct kn__best *b, int32_t *choice)
 {
-    int k = n < top_k ? n : top_k;
-
-    for (int i = 0; i < k; i++)
-        choice[i] = i;
-    for (int i = k / 2 - 1; i >= 0; i--)
-        sink(choice, k, i, score);
-    for (int i = k; i < n; i++)
-        if (k > 0 && is_worse(score, choice[0], i)) {
-            choice[0] = i;
-            sink(choice, k, 0, score);
-        }
-    qsort(choice, (size_t)k, sizeof *choice, by_number);
-    for (int i = k; i < top_k; i++)
+    memcpy(choice, b->entry, (size_t)b->n * sizeof *choice);
+    qsort(choice, (size_t)b->n, sizeof *choice, by_number);
+    for (int i = b->n; i < b->top_k; i++)
         choice[i] = -1;
+    b->n = 0;
 }
 
 /* sum_h w[h] * relu(q[h] . key), q f64 [n_head, dim]. */
@@ -72,24 +99,33 @@ int kn__ref_index_topk(struct kn_ctx *ctx, const struct kn_index_topk_args *a)
     const struct kn_batch *b = a->batch;
     struct kn__scratch s = kn__scratch(ctx);
     int32_t n_max = b->n_tok ? (b->pos_max + 1) / a->ratio : 0, per_page = KN_BLOCK_TOK / a->ratio;
-    float *score = kn__take(&s, (size_t)n_max, sizeof *score);
+    float *score = kn__take(&s, n_max < KN_INDEX_CHUNK ? (size_t)n_max : KN_INDEX_CHUNK, sizeof *score);
     double *q = kn__take(&s, (size_t)(a->n_head * a->dim), sizeof *q);
     double *key = kn__take(&s, (size_t)a->dim, sizeof *key);
+    struct kn__best best = {.top_k = a->top_k};
+    best.score = kn__take(&s, (size_t)a->top_k, sizeof *best.score);
+    best.entry = kn__take(&s, (size_t)a->top_k, sizeof *best.entry);
 
-    KN__NEED(score && q && key && a->top_k >= 1 && a->dim >= KN_INDEX_GROUP);
+    KN__NEED(score && q && key && best.score && best.entry && a->top_k >= 1 && a->dim >= KN_INDEX_GROUP);
     KN__NEED(!a->score || a->score_stride >= n_max);
     for (int64_t r = 0; r < b->n_tok; r++) {
         int32_t n = (b->row_pos[r] + 1) / a->ratio, slot = b->seq_slot[b->row_seq[r]];
         for (int h = 0; h < a->n_head; h++)
             kn_index_get(a->q_page, a->dim, (int64_t)b->n_tok * a->n_head, r * a->n_head + h, q + h * a->dim);
-        for (int32_t i = 0; i < n; i++) {
-            const uint8_t *page = a->pool + kn__entry_page(b, slot, a->ratio, i, a->page_bytes);
-            kn_index_get(page, a->dim, per_page, i % per_page, key);
-            score[i] = score_entry(a, q, a->w + r * a->n_head, key);
-        }
-        kn__choose(score, n, a->top_k, a->choice + r * a->top_k);
         for (int32_t i = 0; a->score && i < a->score_stride; i++)
-            a->score[r * a->score_stride + i] = i < n ? score[i] : -INFINITY;
+            a->score[r * a->score_stride + i] = -INFINITY;
+        for (int32_t i0 = 0; i0 < n; i0 += KN_INDEX_CHUNK) {
+            int32_t n_part = n - i0 < KN_INDEX_CHUNK ? n - i0 : KN_INDEX_CHUNK;
+            for (int32_t i = i0; i < i0 + n_part; i++) {
+                const uint8_t *page = a->pool + kn__entry_page(b, slot, a->ratio, i, a->page_bytes);
+                kn_index_get(page, a->dim, per_page, i % per_page, key);
+                score[i - i0] = score_entry(a, q, a->w + r * a->n_head, key);
+            }
+            kn__best_add(&best, score, i0, n_part);
+            if (a->score)
+                memcpy(a->score + r * a->score_stride + i0, score, (size_t)n_part * sizeof *score);
+        }
+        kn__best_take(&best, a->choice + r * a->top_k);
     }
     return 0;
 }

@@ -4,11 +4,12 @@
 #include "tests/ops/op.h"
 
 #include <math.h>
+#include <string.h>
 
 static const char why[] =
     "f32 sums in lanes over n_in against f64: 1e-6, then BF16 rounding flips where they meet a tie";
 
-/* s: n_out, n_in, dtype, y_dtype, factor?, NaN codes in one row of w and of x? */
+/* s: n_out, n_in, dtype, y_dtype, factor?, 1: NaN codes in one row of w and of x, 2: weight scales of 2^13 */
 static const struct op_case linear_cases[] = {
     {"fp8 no rows", 0, {16, 128, KN_FP8, KN_BF16}, 1e-3, why},
     {"fp8 1x8x128", 1, {8, 128, KN_FP8, KN_BF16}, 1e-3, why},
@@ -20,6 +21,11 @@ static const struct op_case linear_cases[] = {
     {"fp8 factor", 5, {33, 384, KN_FP8, KN_BF16, 1}, 1e-3, why},
     {"fp8 NaN", 5, {11, 640, KN_FP8, KN_BF16, 0, 1}, 1e-3, why},
     {"fp4 NaN", 5, {11, 640, KN_FP4, KN_BF16, 0, 1}, 1e-3, why},
+    {"fp8 large scales", 20, {16, 256, KN_FP8, KN_BF16, 0, 2}, 1e-3, why},
+    {"fp8 64x40x1152", 64, {40, 1152, KN_FP8, KN_F32}, 1e-5, why},
+    {"fp4 64x36x640", 64, {36, 640, KN_FP4, KN_F32}, 1e-5, why},
+    {"bf16 64x17x520", 64, {17, 520, KN_BF16, KN_F32}, 1e-5, why},
+    {"f32 64x24x1030", 64, {24, 1030, KN_F32, KN_F32}, 1e-5, why},
     {"fp4 no rows", 0, {16, 128, KN_FP4, KN_BF16}, 1e-3, why},
     {"fp4 1x5x128", 1, {5, 128, KN_FP4, KN_BF16}, 1e-3, why},
     {"fp4 7x129x640", 7, {129, 640, KN_FP4, KN_BF16}, 1e-3, why},
@@ -63,7 +69,9 @@ static void linear_fill(const struct op_case *c, void *const p[], uint64_t *rng)
         op_fill_bf16(p[0], n, 1, rng);
     }
     op_fill_mat(dtype(c), c->s[0], c->s[1], p[2], p[3], rng);
-    if (c->s[5]) {
+    if (c->s[5] == 2) /* scales that a kernel may have to apply in two steps */
+        memset(p[3], 140, op_scale_bytes(dtype(c), c->s[0], c->s[1]));
+    if (c->s[5] == 1) {
         ((uint8_t *)p[0])[3 * c->s[1] + 77] = 0xff;
         if (dtype(c) == KN_FP8)
             ((uint8_t *)p[2])[2 * c->s[1] + 600] = 0x7f;
@@ -98,7 +106,7 @@ static double linear_formula(const struct op_case *c, void *const p[], int32_t n
 
     for (int64_t r = 0; r < n; r += n > 8 ? n / 8 : 1)
         for (int64_t o = 0; o < w.n_out; o += w.n_out > 16 ? 7 : 1) {
-            bool is_nan = c->s[5] && (r == 3 || o == 2);
+            bool is_nan = c->s[5] == 1 && (r == 3 || o == 2);
             double sum = 0, got;
             for (int64_t i = 0; i < w.n_in; i++)
                 sum += x_at(c, p, r, i) * op_mat_at(&w, o, i);
@@ -128,6 +136,7 @@ static const struct op_case group_cases[] = {
     {"fp8 no codes, odd width", 7, {30, 384, KN_FP8, 3, 1}, 1e-3, why},
     {"fp8 large", 260, {256, 640, KN_FP8, 4}, 1e-3, why},
     {"bf16", 4, {128, 96, KN_BF16, 2}, 1e-3, why},
+    {"fp8 64 rows", 64, {192, 320, KN_FP8, 3, 1}, 1e-3, why},
 };
 
 static int group_bufs(const struct op_case *c, struct op_buf b[OP_BUFS_MAX])

@@ -7,7 +7,8 @@
  * A case file describes the buffers of an op (whose row r is row_bytes long, or that have a fixed size), how to fill
  * the inputs, and how to call it with n rows. From that the runner proves, on every back end that is built in:
  *   - nothing is written outside the outputs, no input is changed, every output byte is written, twice the same bits
- *   - any subset of the rows, in other company and order, gives the same bits for each row; so do 1, 2 and 3 threads
+ *   - any subset of the rows, in other company and order, gives the same bits for each row; so do the first 1, 2, 3, ..
+ *     rows of a case of up to 70, and 1, 2 and 3 threads
  *   - `ref` agrees with the formula of the case file where it has one; other back ends agree with `ref` within the
  *     bound of the case, for the reason that stands there. NaN and infinity are compared as masks first.
  */

@@ -63,6 +63,7 @@ const char *const *rig_backends(void)
             print_message("back end %s: not tested: %s\n", all[i], err.text);
         } else {
             b->device->close(&ctx);
+            print_message("back end %s: %s\n", all[i], b->numerics);
             found[n++] = all[i];
         }
     }

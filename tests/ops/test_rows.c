@@ -139,6 +139,20 @@ static void check_values(const struct bench *t, const struct rig *r, void *const
     }
 }
 
+enum { PREFIX_MAX = 70 }; /* rows of a step of decode tokens, and some */
+
+/* The first 1, 2, 3, .. rows: every way that a back end may cut a step of few rows into kernels. */
+static void check_prefixes(const struct bench *t, struct rig *r, void *const whole[])
+{
+    void *p[OP_BUFS_MAX];
+
+    for (int32_t n = 1; n < t->c->n && t->c->n <= PREFIX_MAX; n++) {
+        run(t, r, NULL, n, 0xff, p);
+        check_bits(t, r, "the first rows", whole, p, NULL, n);
+        drop(t, p);
+    }
+}
+
 static void check_pieces(const struct bench *t, struct rig *r, void *const whole[])
 {
     int32_t n = t->c->n, size = 1, *row = mem_array((size_t)n + 1, sizeof *row);
@@ -181,8 +195,10 @@ static void one_backend(const struct bench *t, const char *name, int n_threads)
     run(t, &r, NULL, t->c->n, 0x00, p); /* a byte that is not written keeps the other poison */
     check_bits(t, &r, "other poison", whole, p, NULL, t->c->n);
     drop(t, p);
-    if (!t->d->no_rows)
+    if (!t->d->no_rows) {
         check_pieces(t, &r, whole);
+        check_prefixes(t, &r, whole);
+    }
     for (int n = 2; n <= 3 && n_threads == 1 && strcmp(name, "cpu") == 0; n++) {
         struct rig more;
         rig_open(&more, name, n);

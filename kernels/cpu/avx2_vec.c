@@ -1,4 +1,4 @@
-/* AVX2, FMA and F16C: 8 lanes. Compiled with those flags; called only after kn__isa_find has seen them. */
+/* Vector kernels for AVX2, FMA and F16C: 8 lanes. Compiled with those flags; called only after kn__isa_find has seen them. */
 #include "kernels/cpu/isa.h"
 
 #include <immintrin.h>
@@ -12,28 +12,6 @@ static void clear_behind(float *to, int n)
         to[i] = 0;
 }
 
-/* ---- decoding ---- */
-
-/* 16 words, the code in the upper byte -> two vectors of f32, 2^-8 of the value: E4M3 in the upper byte of a word is,
- * moved right by one, the half float of the value * 2^-8, subnormals included. */
-static inline void put_halves(__m256i words, __m256 scale, float *lo, float *hi)
-{
-    __m256i h = _mm256_and_si256(_mm256_srai_epi16(words, 1), _mm256_set1_epi16((short)0xbf80));
-    _mm256_store_ps(lo, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), scale));
-    _mm256_store_ps(hi, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), scale));
-}
-
-/* 32 codes; order: even ones, odd ones, in two halves each as put_halves leaves them: 0 2 .. 14, 16 .. 30, 1 3 .., 17
- * .. Returns a mask that is not 0 if one is NaN. */
-static inline __m256i put_e4m3(__m256i q, __m256 scale, float *to)
-{
-    const __m256i mag = _mm256_set1_epi8(127);
-
-    put_halves(_mm256_slli_epi16(q, 8), scale, to, to + 8);
-    put_halves(q, scale, to + 16, to + 24);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(q, mag), mag);
-}
-
 static float scale_of(uint8_t s)
 {
     uint32_t u = (uint32_t)s << 23;
@@ -41,206 +19,11 @@ static float scale_of(uint8_t s)
     return kn_bits_f32(s == 255 ? 0x7fc00000 : u);
 }
 
-/* Codes [n] with one scale per 128. A NaN makes the whole row's sums NaN, as it must. ahead: bytes to prefetch from,
- * or q */
-static void e4m3_row(const uint8_t *q, const uint8_t *s, int n, const uint8_t *ahead, float *to)
-{
-    __m256i bad = _mm256_setzero_si256();
-
-    for (int i = 0; i < n; i += 32) {
-        __m256 scale = _mm256_set1_ps(scale_of(s[i / 128]) * 256);
-        __m256i v;
-        if (n - i >= 32) {
-            v = _mm256_loadu_si256((const __m256i *)(const void *)(q + i));
-        } else {
-            uint8_t tail[32] = {0};
-            memcpy(tail, q + i, (size_t)(n - i));
-            v = _mm256_loadu_si256((const __m256i *)(const void *)tail);
-        }
-        if (i % 64 == 0)
-            _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
-        bad = _mm256_or_si256(bad, put_e4m3(v, scale, to + i));
-    }
-    clear_behind(to, (n + 31) / 32 * 32);
-    if (_mm256_movemask_epi8(bad))
-        to[0] = NAN;
-}
-
-/* bf16 [n] in the same order. */
-static void bf16_row(const uint16_t *x, int n, const uint16_t *ahead, float *to)
-{
-    const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
-
-    for (int i = 0; i < n; i += 32) {
-        uint16_t tail[32] = {0};
-        const uint16_t *from = x + i;
-        if (n - i < 32) {
-            memcpy(tail, from, (size_t)(n - i) * sizeof *x);
-            from = tail;
-        }
-        __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)from);
-        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(from + 16));
-        _mm_prefetch((const char *)(ahead + i), _MM_HINT_T0);
-        _mm256_store_ps(to + i, _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)));
-        _mm256_store_ps(to + i + 8, _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)));
-        _mm256_store_ps(to + i + 16, _mm256_castsi256_ps(_mm256_and_si256(a, upper)));
-        _mm256_store_ps(to + i + 24, _mm256_castsi256_ps(_mm256_and_si256(b, upper)));
-    }
-    clear_behind(to, (n + 31) / 32 * 32);
-}
-
-/* Order of the FP4 decoding: slot j of a group holds element fp4_order[j]. */
-#define FP4_4(a)  (a), (a) + 4, (a) + 8, (a) + 12
-#define FP4_8(a)  FP4_4(a), FP4_4((a) + 32)
-static const uint8_t fp4_order[KN__GROUP] = {FP4_8(0), FP4_8(2), FP4_8(16), FP4_8(18),
-                                             FP4_8(1), FP4_8(3), FP4_8(17), FP4_8(19)};
-
-static inline void put_bf16_words(__m256i words, __m256 scale, float *to)
-{
-    const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
-    _mm256_store_ps(to, _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)), scale));
-    _mm256_store_ps(to + 8, _mm256_mul_ps(_mm256_castsi256_ps(_mm256_and_si256(words, upper)), scale));
-}
-
-/* 32 E2M1 codes, one a byte -> their BF16 in two looked-up bytes. */
-static inline void put_e2m1(__m256i code, __m256 scale, float *to)
-{
-    const __m256i hi = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40,
-                                                                 (char)0x80, (char)0xbf, (char)0xbf, (char)0xbf,
-                                                                 (char)0xc0, (char)0xc0, (char)0xc0, (char)0xc0));
-    const __m256i lo = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, (char)0x80, (char)0xc0, 0, 0x40, (char)0x80,
-                                                                 (char)0xc0, 0, 0, (char)0x80, (char)0xc0, 0, 0x40,
-                                                                 (char)0x80, (char)0xc0));
-    __m256i h = _mm256_shuffle_epi8(hi, code), l = _mm256_shuffle_epi8(lo, code);
-    put_bf16_words(_mm256_unpacklo_epi8(l, h), scale, to);
-    put_bf16_words(_mm256_unpackhi_epi8(l, h), scale, to + 16);
-}
-
-/* n a multiple of 128, one scale per 32. */
-static void fp4_row(const uint8_t *q, const uint8_t *s, int n, const uint8_t *ahead, float *to)
-{
-    const __m256i nibble = _mm256_set1_epi8(15);
-
-    for (int i = 0; i < n; i += 64) {
-        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(q + i / 2));
-        __m256 scale = _mm256_set_m128(_mm_set1_ps(scale_of(s[i / 32 + 1])), _mm_set1_ps(scale_of(s[i / 32])));
-        if (i % 128 == 0)
-            _mm_prefetch((const char *)ahead + i / 2, _MM_HINT_T0);
-        put_e2m1(_mm256_and_si256(v, nibble), scale, to + i);
-        put_e2m1(_mm256_and_si256(_mm256_srli_epi16(v, 4), nibble), scale, to + i + 32);
-    }
-}
-
-static void w_row(const struct kn_mat *w, int64_t o, int k0, int n, int64_t ahead, float *to)
-{
-    int64_t n_in = w->n_in, at = o * n_in + k0, next = ahead * n_in + k0;
-    const uint8_t *b = w->data;
-
-    switch (w->dtype) {
-    case KN_FP8:
-        e4m3_row(b + at, w->scale + o / 128 * ((n_in + 127) / 128) + k0 / 128, n, b + next, to);
-        break;
-    case KN_FP4:
-        fp4_row(b + at / 2, w->scale + o * (n_in / 32) + k0 / 32, n, b + next / 2, to);
-        break;
-    case KN_BF16:
-        bf16_row((const uint16_t *)w->data + at, n, (const uint16_t *)w->data + next, to);
-        break;
-    default:
-        memcpy(to, (const float *)w->data + at, (size_t)n * sizeof *to);
-        clear_behind(to, n);
-    }
-}
-
-static void x_codes(enum kn_dtype dtype, const uint8_t *q, const uint8_t *s, int n, float *to)
-{
-    if (dtype == KN_FP8) {
-        e4m3_row(q, s, n, q, to);
-        return;
-    }
-    for (int i = 0; i < n; i += KN__GROUP) {
-        float scale = scale_of(s[i / 128]);
-        for (int j = 0; j < KN__GROUP; j++)
-            to[i + j] = kn_e4m3_f32[q[i + fp4_order[j]]] * scale;
-    }
-}
-
-static void x_bf16(enum kn_dtype dtype, const uint16_t *x, int n, float *to)
-{
-    if (dtype == KN_BF16 || dtype == KN_FP8) {
-        bf16_row(x, n, x, to);
-        return;
-    }
-    for (int i = 0; i < n; i++)
-        to[i] = kn_bf16_f32(x[i]);
-    clear_behind(to, n);
-}
-
-/* ---- dot products ---- */
-
 /* Lane sums of 4 vectors: ((0+1)+(2+3)) + ((4+5)+(6+7)) of each. */
 static inline __m128 lane_sums(__m256 a, __m256 b, __m256 c, __m256 d)
 {
     __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
-}
-
-/* R rows by C outputs (a multiple of 4): R*C vectors of partial sums stay in registers over the block. */
-#define DOT(R, C)                                                                                   \
-    static void dot_##R##x##C(const struct kn__dot *d, int r0, int c0)                              \
-    {                                                                                               \
-        const float *x = d->x + (size_t)r0 * d->x_stride, *w = d->w + c0 * KN__K_BLOCK;             \
-        float *acc = d->acc + (r0 * KN__TILE_COLS + c0) * KN__LANES_MAX;                            \
-        __m256 a[R][C];                                                                             \
-        for (int r = 0; r < R; r++)                                                                 \
-            for (int c = 0; c < C; c++)                                                             \
-                a[r][c] = d->is_first ? _mm256_setzero_ps()                                         \
-                                      : _mm256_load_ps(acc + (r * KN__TILE_COLS + c) * KN__LANES_MAX); \
-        const float *at[R], *end = w + d->k;                                                        \
-        for (int r = 0; r < R; r++)                                                                 \
-            at[r] = x + (size_t)r * d->x_stride;                                                    \
-        for (; w < end; w += LANES) {                                                               \
-            __m256 v[R];                                                                            \
-            for (int r = 0; r < R; r++, at[r - 1] += LANES)                                         \
-                v[r] = _mm256_load_ps(at[r]);                                                       \
-            for (int c = 0; c < C; c++) {                                                           \
-                __m256 u = _mm256_load_ps(w + c * KN__K_BLOCK);                                     \
-                for (int r = 0; r < R; r++)                                                         \
-                    a[r][c] = _mm256_fmadd_ps(v[r], u, a[r][c]);                                    \
-            }                                                                                       \
-        }                                                                                           \
-        for (int r = 0; r < R; r++)                                                                 \
-            for (int c = 0; c < C; c += 4)                                                          \
-                if (d->is_last)                                                                     \
-                    _mm_storeu_ps(d->y + (r0 + r) * KN__TILE_COLS + c0 + c,                         \
-                                  lane_sums(a[r][c], a[r][c + 1], a[r][c + 2], a[r][c + 3]));       \
-                else                                                                                \
-                    for (int j = c; j < c + 4; j++)                                                 \
-                        _mm256_store_ps(acc + (r * KN__TILE_COLS + j) * KN__LANES_MAX, a[r][j]);    \
-    }
-
-DOT(1, 4)
-DOT(1, 8)
-DOT(2, 4)
-DOT(3, 4)
-#undef DOT
-
-static void dot(const struct kn__dot *d)
-{
-    int r = 0;
-
-    for (; r + 3 <= d->n_row; r += 3)
-        for (int c = 0; c < d->n_col; c += 4)
-            dot_3x4(d, r, c);
-    for (; r + 2 <= d->n_row; r += 2)
-        for (int c = 0; c < d->n_col; c += 4)
-            dot_2x4(d, r, c);
-    for (; r < d->n_row; r++) {
-        if (d->n_col == 8)
-            dot_1x8(d, r, 0);
-        else
-            dot_1x4(d, r, 0);
-    }
 }
 
 /* ---- vectors ---- */
@@ -330,6 +113,16 @@ static inline __m256 get_bf16(const uint16_t *x)
 {
     __m128i h = _mm_loadu_si128((const __m128i *)(const void *)x);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+static void round_bf16(const float *v, int n, uint16_t *y)
+{
+    int i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        put_bf16(y + i, _mm256_loadu_ps(v + i));
+    for (; i < n; i++)
+        y[i] = kn_f32_bf16(v[i]);
 }
 
 static void scale(const uint16_t *x, float inv, const float *weight, int n, uint16_t *y)
@@ -597,14 +390,10 @@ static float index_score(const int8_t *q, const float *q_s, const float *w, int 
     return isnan(sum) ? -INFINITY : sum;
 }
 
-const struct kn__isa kn__isa_avx2 = {
-    .numerics = "cpu/avx2/1",
-    .w_row = w_row,
-    .x_codes = x_codes,
-    .x_bf16 = x_bf16,
-    .dot = dot,
+const struct kn__vec kn__vec_avx2 = {
     .sum_squares = sum_squares,
     .quantize = quantize,
+    .round = round_bf16,
     .scale = scale,
     .hc_in = hc_in,
     .hc_out = hc_out,
