@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Proves: the second turn of a conversation goes to the worker that has the first in its prefix cache and computes only
-the rest, with the tokens of a worker that has nothing; a busy worker's cache does not draw everybody; what a worker has is
-known again after its epoch was over; without a cache nothing is told and all works as before.
+the rest, with the tokens of a worker that has nothing; a busy worker's cache does not draw everybody; what a worker has
+is known again after its epoch was over; without a cache nothing is told and all works as before.
 """
 import json
 import os

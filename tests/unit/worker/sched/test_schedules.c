@@ -463,8 +463,8 @@ static void test_streams_beside_prefill(void **state)
         }
     }
     assert_true(n[1] <= LONG / (BUDGET - STREAMS) + LONG / WRK_SCHED_CUT_TOK + 3);
-    print_message("%s, 16 streams, ms a step: %.2f alone, %.2f beside a prefill of 48 rows, which alone (64 rows) takes "
-                  "%.2f\n", backend, ms[0] / n[0], ms[1] / n[1], ms[2] / n[2]);
+    print_message("%s, 16 streams, ms a step: %.2f alone, %.2f beside prefill (48 rows); 64 rows of it alone: %.2f\n",
+                  backend, ms[0] / n[0], ms[1] / n[1], ms[2] / n[2]);
     is_unchecked = false;
     wrk_sched_drop(s);
     wrk_sched_destroy(&s);
