@@ -331,7 +331,8 @@ int eng_seq_reserve(struct eng *e, struct eng_seq *seq, int64_t n_tok, struct er
 
 struct eng_blocks eng_seq_blocks(const struct eng *e, const struct eng_seq *seq)
 {
-    return (struct eng_blocks){e->rank[seq->rank].kv.slot_n_block[seq->slot], wrk_kv_blocks_own(&e->rank[seq->rank].kv, seq->slot)};
+    return (struct eng_blocks){e->rank[seq->rank].kv.slot_n_block[seq->slot],
+                               wrk_kv_blocks_own(&e->rank[seq->rank].kv, seq->slot)};
 }
 
 /* ---- the prefix cache ---- */

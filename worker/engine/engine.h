@@ -105,9 +105,9 @@ uint64_t eng_prefix_version(const struct eng *eng);
  * ERR_GPU: the engine is poisoned. */
 int eng_seq_restore(struct eng *eng, struct eng_seq *seq, const int32_t *tok, int64_t n_tok, struct err *err);
 
-/* Keep the sequence's state after its tokens, which are tok[eng_seq_len], for others that begin with them; is_step as in
- * worker/kv/prefix.h. Does nothing without a cache, for an empty sequence, or when the engine is poisoned. 0, ERR_GPU: it
- * is now. */
+/* Keep the sequence's state after its tokens, which are tok[eng_seq_len], for others that begin with them; is_step as
+ * in worker/kv/prefix.h. Does nothing without a cache, for an empty sequence, or when the engine is poisoned. 0,
+ * ERR_GPU: it is now. */
 int eng_seq_save(struct eng *eng, struct eng_seq *seq, const int32_t *tok, bool is_step, struct err *err);
 
 /* Full blocks of prefixes that came or went since the last call: low halves of their keys (common/ds/prefix_key.h). Up

@@ -87,7 +87,8 @@ static int64_t blocks_to_admit(const struct plan *p, const struct wrk_plan_seq *
 static bool fits(const struct plan *p, const struct wrk_plan_seq *s, int rank)
 {
     int64_t growth = p->n_running[rank] ? p->n_running[rank] + 1 : 0;
-    return p->left.rank[rank].n_slot_free > 0 && blocks_to_admit(p, s, rank) + growth <= p->left.rank[rank].n_block_free;
+    return p->left.rank[rank].n_slot_free > 0 &&
+           blocks_to_admit(p, s, rank) + growth <= p->left.rank[rank].n_block_free;
 }
 
 /* Is rank a the better home for s than b? */

@@ -15,9 +15,9 @@
  *      their tokens and a block to grow for each sequence. Not in a step that preempted for want of blocks.
  *
  * With several ranks a sequence lives on one, whose slots and blocks it uses: a preemption helps only those of the same
- * rank, and a waiting sequence goes, among the ranks that have room for it, to the one whose prefix cache has most of it,
+ * rank. A waiting sequence goes, among the ranks that have room for it, to the one whose prefix cache has most of it,
  * then to the one with most free blocks, then to the one with the fewest sequences. Rows are the step's, of all ranks
- * together; prefill rows are shared evenly among the ranks that have any to do, because the slowest rank ends the step.
+ * together; prefill rows are shared evenly among the ranks that have any to do: the slowest rank ends the step.
  */
 #ifndef WORKER_SCHED_PLAN_H
 #define WORKER_SCHED_PLAN_H
@@ -66,8 +66,8 @@ struct wrk_plan_room {
     } rank[WRK_PLAN_RANKS_MAX];
 };
 
-/* Fill the out fields of seq[n]; of those admitted n_done becomes that of their rank. order[n] is scratch. Returns the sum
- * of n_row. */
+/* Fill the out fields of seq[n]; of those admitted n_done becomes that of their rank. order[n] is scratch. Returns
+ * the sum of n_row. */
 int wrk_plan_make(const struct wrk_plan_room *room, struct wrk_plan_seq *seq, int n, int *order);
 
 /* Blocks that n_tok tokens need. */

@@ -204,12 +204,12 @@ static int bench(const struct bench *b, struct figures *f, struct err *err)
 static void print(const struct bench *b, const struct figures *f)
 {
     if (b->is_json) {
-        printf("{\"backend\": \"%s\", \"numerics\": \"%s\", \"ranks\": %" PRId64 ", \"threads\": %" PRIu64 ", \"prompt\": %" PRId64
-               ", \"decode\": %" PRId64 ", \"batch\": %" PRId64
+        printf("{\"backend\": \"%s\", \"numerics\": \"%s\", \"ranks\": %" PRId64 ", \"threads\": %" PRIu64
+               ", \"prompt\": %" PRId64 ", \"decode\": %" PRId64 ", \"batch\": %" PRId64
                ", \"prefill_tps\": %.2f, \"decode_tps\": %.2f, \"bytes_per_token\": %.0f, \"read_gbps\": %.2f, "
                "\"rss_bytes\": %" PRIu64 ", \"ceiling_read_gbps\": %.2f, \"ceiling_fma_gflops\": %.1f}\n",
-               b->backend, f->numerics, b->n_ranks, f->ceiling_threads, b->n_prompt, b->n_decode, b->n_batch, f->prefill_tps,
-               f->decode_tps, f->bytes_per_token, f->read_gbps, f->rss_bytes, f->ceiling_read_gbps,
+               b->backend, f->numerics, b->n_ranks, f->ceiling_threads, b->n_prompt, b->n_decode, b->n_batch,
+               f->prefill_tps, f->decode_tps, f->bytes_per_token, f->read_gbps, f->rss_bytes, f->ceiling_read_gbps,
                f->ceiling_fma_gflops);
         return;
     }
