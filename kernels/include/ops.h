@@ -33,7 +33,7 @@ enum {
     KN_BLOCK_TOK = 128, /* tokens of one KV block */
     KN_ACT_GROUP = 128, /* inputs that share one activation scale */
     KN_ATTN_GROUP = 64, /* list slots between two updates of the running maximum, spec section 5.4 */
-    KN_INDEX_CHUNK = 16384, /* indexer scores of a row that are in memory at a time: scratch does not grow with context */
+    KN_INDEX_CHUNK = 16384, /* indexer scores of a row in memory at a time: scratch does not grow with context */
     KN_HC_MAX = 16,
     KN_TOPK_EXPERT_MAX = 64,
 };
@@ -413,8 +413,8 @@ struct kn_ctx {
     size_t workspace_bytes; /* >= kn_backend.workspace_bytes(limits) */
     int rank, n_ranks;
     int device; /* number of the device of this rank */
-    int n_threads; /* host threads of all ranks together, callers included (cpu only); 0: all that the process may run on.
-                      A rank has its share, at least itself */
+    int n_threads; /* host threads of all ranks together, callers included (cpu only), each rank has its share and at
+                      least itself; 0: all that the process may run on */
 };
 
 struct kn_ops {

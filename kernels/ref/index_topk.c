@@ -46,19 +46,37 @@ static void sink(struct kn__best *b, int i)
     }
 }
 
+/* The first of n scores that is above the limit, or n; eight at a time, for most are not. */
+static int32_t first_above(const float *score, int32_t n, float limit)
+{
+    int32_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        int found = 0;
+        for (int k = 0; k < 8; k++)
+            found |= score[i + k] > limit;
+        if (found)
+            break;
+    }
+    while (i < n && !(score[i] > limit))
+        i++;
+    return i;
+}
+
+/* Numbers rise from call to call: of equal scores the one that is there already is the better. */
 void kn__best_add(struct kn__best *b, const float *score, int32_t i0, int32_t n)
 {
-    for (int32_t i = 0; i < n; i++) {
-        bool is_full = b->n == b->top_k;
-        if (is_full && !is_worse(b->score[0], b->entry[0], score[i], i0 + i))
-            continue;
-        int at = is_full ? 0 : b->n++;
-        b->score[at] = score[i];
-        b->entry[at] = i0 + i;
-        if (is_full)
-            sink(b, 0);
-        else
-            rise(b, at);
+    int32_t i = 0;
+
+    for (; i < n && b->n < b->top_k; i++) {
+        b->score[b->n] = score[i];
+        b->entry[b->n] = i0 + i;
+        rise(b, b->n++);
+    }
+    while (i < n && (i += first_above(score + i, n - i, b->score[0])) < n) {
+        b->score[0] = score[i];
+        b->entry[0] = i0 + i++;
+        sink(b, 0);
     }
 }
 

@@ -97,14 +97,14 @@ struct kn__list kn__list_of(const struct kn_attend_args *a, int64_t row);
 /* Where slot i of the list lies: entry *at of a page of *n. false: the slot is empty. */
 bool kn__list_at(const struct kn__list *l, int i, const uint8_t **page, int64_t *n, int64_t *at);
 
-/* The best top_k of entries that come piece by piece: a heap whose top is the worst. Higher scores are better, equal ones
- * by lower number, so that what is kept does not depend on the pieces. */
+/* The best top_k of entries that come piece by piece: a heap whose top is the worst. Higher scores are better, equal
+ * ones by lower number, so that what is kept does not depend on the pieces. */
 struct kn__best {
     int n, top_k;
     float *score;   /* [top_k] */
     int32_t *entry; /* [top_k] */
 };
-/* Entries i0 .. i0+n; no score is NaN. */
+/* Entries i0 .. i0+n, all behind those added before; no score is NaN. */
 void kn__best_add(struct kn__best *b, const float *score, int32_t i0, int32_t n);
 /* choice [top_k]: ascending by number, -1 behind the last. The heap is no more. */
 void kn__best_take(struct kn__best *b, int32_t *choice);

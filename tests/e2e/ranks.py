@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Proves: ranks change nothing that a client gets, and a rank that stands still costs only its worker.
 
-  same_bits   through `baton up --workers 2 --ranks 2` come the tokens, token bytes and logprobs of workers with one rank;
-              also when a worker is killed on the way, and when a stream goes on from two ranks to one
+  same_bits   through `baton up --workers 2 --ranks 2` come the tokens, token bytes and logprobs of workers with one
+              rank; also when a worker is killed on the way, and when a stream goes on from two ranks to one
   stall       one rank's thread of a busy worker is stopped: the worker ends with the status for that, in time, and the
               stream goes on elsewhere, whole and equal
   refused     more ranks than experts, and `layer` on several ranks: one clear line
@@ -143,8 +143,8 @@ def one_line(result, code, word):
 def refused():
     def run(*args):
         return subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
-    one_line(run(binary("baton"), "layer", "--model", MODEL, "--layer", "0", "--input", "x", "--out", "y", "--ranks", "2"),
-             1, "one rank")
+    one_line(run(binary("baton"), "layer", "--model", MODEL, "--layer", "0", "--input", "x", "--out", "y",
+                 "--ranks", "2"), 1, "one rank")
     one_line(run(binary("baton-worker"), "--model", MODEL, "--connect", "tcp://127.0.0.1:1", "--ranks", "5",
                  "--log-level", "error"), 10, "4 experts")
 

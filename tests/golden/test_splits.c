@@ -1,7 +1,7 @@
-/* Check D: the logits of a token are a function of its sequence's tokens, bit for bit: prefill in one go, in chunks of
- * any size, token by token, beside other sequences, in a slot and in blocks that others have used, with another number
- * of threads, with experts shared by 2, 3 or 4 ranks. How: each way is run and compared byte by byte with the prefill in
- * one go on one rank. */
+/* Check D: the logits of a token are a function of its sequence's tokens, bit for bit: prefill in one go, in chunks
+ * of any size, token by token, beside other sequences, in a slot and in blocks that others have used, with another
+ * number of threads, with experts shared by 2, 3 or 4 ranks. How: each way is run and compared byte by byte with the
+ * prefill in one go on one rank. */
 #include "tests/unit/test.h"
 
 #include "common/mem/mem.h"

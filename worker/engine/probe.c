@@ -26,8 +26,8 @@ static void *fetch(struct eng__rank *r, const void *dev, size_t bytes)
     return host;
 }
 
-void eng__tap(struct eng__rank *r, int layer, const char *name, enum kn_dtype dtype, const void *dev, int64_t d0, int64_t d1,
-              int64_t d2)
+void eng__tap(struct eng__rank *r, int layer, const char *name, enum kn_dtype dtype, const void *dev, int64_t d0,
+              int64_t d1, int64_t d2)
 {
     size_t bytes = (size_t)d0 * (size_t)(d1 ? d1 : 1) * (size_t)(d2 ? d2 : 1) * (dtype == KN_BF16 ? 2 : 4);
     enum mdl_dtype shown = dtype == KN_BF16 ? MDL_BF16 : dtype == KN_F32 ? MDL_F32 : MDL_I32;
@@ -61,7 +61,8 @@ void eng__tap_kv(struct eng__rank *r, int layer, const char *name, const uint8_t
     mem_free(host);
 }
 
-void eng__tap_index(struct eng__rank *r, int layer, const char *name, const uint8_t *page, int64_t n_row, int64_t n_head)
+void eng__tap_index(struct eng__rank *r, int layer, const char *name, const uint8_t *page, int64_t n_row,
+                    int64_t n_head)
 {
     int32_t dim = r->cfg->index_head_dim;
     int64_t n = n_row * n_head;

@@ -44,7 +44,7 @@ static void *rank_main(void *arg)
         int rc = n == 1 ? r->ep->ops->barrier(r->ep, &err) : eng__rank_step(r, &err);
         if (rc && r->ep->ops->state(r->ep, &known) == 0) {
             err_wrap(&err, "rank %d", r->number);
-            r->ep->ops->abort(r->ep, &err);
+            r->ep->ops->give_up(r->ep, &err);
         }
         g->err[r->number] = err;
         atomic_store(&g->ended[r->number], n);
@@ -106,7 +106,7 @@ static void await_ranks(struct eng__group *g, uint64_t n)
             since = now;
         } else if (now - since > ((int64_t)e->rank_deadline_ms + GRACE_MS) * 1000000) {
             err_set(&why, ERR_TIMEOUT, "no rank has got on within %d ms", e->rank_deadline_ms);
-            ep->ops->abort(ep, &why);
+            ep->ops->give_up(ep, &why);
         }
     }
 }

@@ -1,7 +1,7 @@
 /* worker/engine/ep/ep.h - the seam between the ranks of one engine: rows to the experts' owners and results back.
  * Owns:     nothing itself; a provider makes the ends of a group and takes them back.
  * Lifetime: provider->open .. provider->close, inside the engine's; no rank may be in a call at close.
- * Thread:   each end belongs to its rank's thread; abort, state and reading `beat` are allowed from any.
+ * Thread:   each end belongs to its rank's thread; give_up, state and reading `beat` are allowed from any.
  * Limits:   ENG_RANKS_MAX ranks; every wait ends after deadline_ms.
  * Source:   spec/model.md section 8 (experts add in ascending id).
  *
@@ -17,7 +17,7 @@
  * dispatch, combine and barrier are COLLECTIVE: all ranks make the same calls in the same order, a rank without rows
  * too (its offset is all 0). Who waits for a rank that shows no sign of life for deadline_ms (it neither arrives nor
  * beats) ends the group: from then on every rank's calls return ERR_TIMEOUT with one text, "rank 2 did not arrive at
- * dispatch of layer 3 within 2000 ms". A rank that fails by itself calls abort, and all others get its reason at
+ * dispatch of layer 3 within 2000 ms". A rank that fails by itself calls give_up, and all others get its reason at
  * once. A group that has ended stays so; the process should end with WRK_EXIT_rank. Nothing waits for ever.
  */
 #ifndef WORKER_ENGINE_EP_EP_H
@@ -61,8 +61,8 @@ struct eng_ep_ops {
     int (*dispatch)(struct eng_ep *ep, const struct eng_ep_dispatch_args *a, struct err *err);
     int (*combine)(struct eng_ep *ep, const struct eng_ep_combine_args *a, struct err *err);
     int (*barrier)(struct eng_ep *ep, struct err *err);
-    /* End the group; the first reason given stays. Any thread, never waits. */
-    void (*abort)(struct eng_ep *ep, const struct err *why);
+    /* End the group ("abort"); the first reason given stays. Any thread, never waits. */
+    void (*give_up)(struct eng_ep *ep, const struct err *why);
     /* 0, or the code and reason that the group ended with. Any thread. */
     int (*state)(struct eng_ep *ep, struct err *why);
 };

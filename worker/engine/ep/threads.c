@@ -96,7 +96,7 @@ static int state_of(struct group *g, struct err *why)
     return err_set(why, g->why[by - 1].code, "%s", g->why[by - 1].text);
 }
 
-static void threads_abort(struct eng_ep *ep, const struct err *why)
+static void threads_give_up(struct eng_ep *ep, const struct err *why)
 {
     ASSERT(why->code < 0);
     end_group(member_of(ep)->group, why);
@@ -276,7 +276,7 @@ static const struct eng_ep_ops threads_ops = {
     .dispatch = threads_dispatch,
     .combine = threads_combine,
     .barrier = threads_barrier,
-    .abort = threads_abort,
+    .give_up = threads_give_up,
     .state = threads_state,
 };
 

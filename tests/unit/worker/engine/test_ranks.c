@@ -56,7 +56,7 @@ static int barrier(struct eng_ep *ep, struct err *err)
 
 static void stop(struct eng_ep *ep, const struct err *why)
 {
-    inner->abort(ep, why);
+    inner->give_up(ep, why);
 }
 
 static int state_of(struct eng_ep *ep, struct err *why)

@@ -142,7 +142,7 @@ static void *good_main(void *arg)
         else if ((r->rc = r->ep->ops->combine(r->ep, &back, &r->err)) == 0 && !is_back(r, layer))
             r->rc = err_set(&r->err, ERR_STATE, "layer %d: rank %d got other results", layer, r->ep->rank);
         if (r->rc)
-            r->ep->ops->abort(r->ep, &r->err);
+            r->ep->ops->give_up(r->ep, &r->err);
     }
     return NULL;
 }
@@ -262,7 +262,7 @@ static void give_up(struct rank *r)
 {
     struct err why = {0};
     err_set(&why, ERR_GPU, "rank %d: the fan is on fire", r->ep->rank);
-    r->ep->ops->abort(r->ep, &why);
+    r->ep->ops->give_up(r->ep, &why);
 }
 
 static void lose_step(struct rank *r)
