@@ -357,6 +357,8 @@ static void on_controller_end(struct up *u, const char *how)
         return;
     }
     int64_t wait_ms = child_backoff_ms(&w->child, (int64_t)(uv_now(&u->loop) - w->child.started_ms));
+    if (w->child.n_fail <= 1)
+        wait_ms = 0; /* clients wait for it; only one that keeps dying has to be slowed down */
     say("baton up: ", "the controller %s; started again in %lld ms", how, (long long)wait_ms);
     uv_timer_start(&w->again, on_again, (uint64_t)wait_ms, 0);
 }
