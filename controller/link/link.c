@@ -368,7 +368,8 @@ static void add_worker(struct ctl_link *l, const struct envelope *e, const struc
 static void on_hello(struct ctl_link *l, const struct envelope *e, const struct msg_hello *h)
 {
     /* First all ends of connections that happened before this Hello: monitor.h says why. */
-    ctl_monitor_read(&l->monitor, on_fd_gone, l);
+    if (!ctl_monitor_read(&l->monitor, on_fd_gone, l))
+        uvzmq_used(l->monitor_bridge);
     if (e->fd >= 0 && !ctl_monitor_is_open(&l->monitor, e->fd))
         return; /* its connection has ended since; it will come again */
     for (struct ctl_worker *w = l->worker; w; w = w->next)
