@@ -83,7 +83,7 @@ void http_stream_end(struct http_exchange *x)
 void http_stream_abort(struct http_exchange *x)
 {
     x->on_gone = NULL;
-    x->carrier->abort(x);
+    x->carrier->cut(x);
 }
 
 size_t http_unsent(const struct http_exchange *x)

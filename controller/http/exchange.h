@@ -19,7 +19,7 @@ struct http_carrier {
     void (*begin)(struct http_exchange *x, int status, const char *content_type);
     void (*write)(struct http_exchange *x, const void *data, size_t n); /* n > 0 */
     void (*end)(struct http_exchange *x);
-    void (*abort)(struct http_exchange *x); /* on_gone is NULL already */
+    void (*cut)(struct http_exchange *x); /* on_gone is NULL already */
     size_t (*unsent)(const struct http_exchange *x);
 };
 
