@@ -67,8 +67,13 @@ struct kn__mat {
 struct kn__vec {
     /* sum of x^2, x bf16 [n]. */
     float (*sum_squares)(const uint16_t *x, int n);
+    /* sum of x^2, each square rounded to BF16 first, and x = BF16 of x * factor. */
+    float (*sum_rounded_squares)(const uint16_t *x, int n);
+    void (*times)(uint16_t *x, float factor, int n);
     /* Quantize one row (spec section 3): the bits of kn__act_put. */
     void (*quantize)(const uint16_t *x, int k, uint8_t *q, uint8_t *s);
+    /* Quantize one indexer entry, n a multiple of KN_INDEX_GROUP: the bits of kn__index_put. */
+    void (*quantize_e2m1)(const uint16_t *x, int n, uint8_t *q, uint8_t *s);
     /* y = BF16 of v [n]. */
     void (*round)(const float *v, int n, uint16_t *y);
     /* y = x * inv * weight, BF16 out. */
