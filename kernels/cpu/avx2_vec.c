@@ -1,4 +1,5 @@
-/* Vector kernels for AVX2, FMA and F16C: 8 lanes. Compiled with those flags; called only after kn__isa_find has seen them. */
+/* Vector kernels for AVX2, FMA and F16C: 8 lanes. Compiled with those flags; called only after kn__isa_find has seen
+ * them. */
 #include "kernels/cpu/isa.h"
 
 #include <immintrin.h>
