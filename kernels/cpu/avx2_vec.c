@@ -1,4 +1,5 @@
-/* Vector kernels for AVX2, FMA and F16C: 8 lanes. Compiled with those flags; called only after kn__isa_find has seen them. */
+/* Vector kernels for AVX2, FMA and F16C: 8 lanes. Compiled with those flags; called only after kn__isa_find has seen
+ * them. */
 #include "kernels/cpu/isa.h"
 
 #include <immintrin.h>
@@ -115,6 +116,53 @@ static inline __m256 get_bf16(const uint16_t *x)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
+/* 8 f32 of magnitude <= 6 -> E2M1 codes in dwords: kn_f32_e2m1 in lanes. A NaN is above every midpoint, as there. */
+static inline __m256i e2m1_of(__m256 v)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 a = _mm256_andnot_ps(sign, v);
+    __m256i n = _mm256_and_si256(_mm256_srli_epi32(_mm256_castps_si256(v), 28), _mm256_set1_epi32(8));
+
+#define ABOVE(midpoint, how) \
+    n = _mm256_sub_epi32(n, _mm256_castps_si256(_mm256_cmp_ps(a, _mm256_set1_ps(midpoint), how)))
+    ABOVE(0.25f, _CMP_NLE_UQ); /* a midpoint belongs to its even neighbour */
+    ABOVE(0.75f, _CMP_NLT_UQ);
+    ABOVE(1.25f, _CMP_NLE_UQ);
+    ABOVE(1.75f, _CMP_NLT_UQ);
+    ABOVE(2.5f, _CMP_NLE_UQ);
+    ABOVE(3.5f, _CMP_NLT_UQ);
+    ABOVE(5.0f, _CMP_NLE_UQ);
+#undef ABOVE
+    return n;
+}
+
+static void quantize_e2m1(const uint16_t *x, int n, uint8_t *q, uint8_t *s)
+{
+    const __m256 top = _mm256_set1_ps(KN_E2M1_MAX), bottom = _mm256_set1_ps(-KN_E2M1_MAX), sign = _mm256_set1_ps(-0.0f);
+
+    for (int g = 0; g < n; g += KN_INDEX_GROUP) {
+        __m256 v[4], most = _mm256_setzero_ps();
+        float lane[LANES], amax = 0;
+        __m256i c[4];
+        for (int i = 0; i < 4; i++) {
+            v[i] = get_bf16(x + g + 8 * i);
+            most = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), most); /* a NaN does not count */
+        }
+        _mm256_storeu_ps(lane, most);
+        for (int i = 0; i < LANES; i++)
+            amax = lane[i] > amax ? lane[i] : amax;
+        s[g / KN_INDEX_GROUP] = kn_scale_e2m1(amax);
+        __m256 by = _mm256_set1_ps(kn_e8m0_f32(s[g / KN_INDEX_GROUP]));
+        for (int i = 0; i < 4; i++)
+            c[i] = e2m1_of(_mm256_max_ps(bottom, _mm256_min_ps(top, _mm256_div_ps(v[i], by))));
+        __m256i b = _mm256_packus_epi16(_mm256_packus_epi32(c[0], c[1]), _mm256_packus_epi32(c[2], c[3]));
+        b = _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        b = _mm256_maddubs_epi16(b, _mm256_set1_epi16(0x1001)); /* two codes a byte, the first below */
+        b = _mm256_permute4x64_epi64(_mm256_packus_epi16(b, b), 0x08);
+        _mm_storeu_si128((__m128i *)(void *)(q + g / 2), _mm256_castsi256_si128(b));
+    }
+}
+
 static void round_bf16(const float *v, int n, uint16_t *y)
 {
     int i = 0;
@@ -123,6 +171,37 @@ static void round_bf16(const float *v, int n, uint16_t *y)
         put_bf16(y + i, _mm256_loadu_ps(v + i));
     for (; i < n; i++)
         y[i] = kn_f32_bf16(v[i]);
+}
+
+/* In f64, as ref does: with f32 the sum would meet other roundings to BF16 than the model's. */
+static float sum_rounded_squares(const uint16_t *x, int n)
+{
+    __m256d s[2] = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+    double lane[4], rest = 0;
+    int i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        uint16_t h[LANES];
+        __m256 v = get_bf16(x + i);
+        put_bf16(h, _mm256_mul_ps(v, v));
+        v = get_bf16(h);
+        s[0] = _mm256_add_pd(s[0], _mm256_cvtps_pd(_mm256_castps256_ps128(v)));
+        s[1] = _mm256_add_pd(s[1], _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)));
+    }
+    for (; i < n; i++)
+        rest += kn_round_bf16(kn_bf16_f32(x[i]) * kn_bf16_f32(x[i]));
+    _mm256_storeu_pd(lane, _mm256_add_pd(s[0], s[1]));
+    return (float)((lane[0] + lane[1]) + (lane[2] + lane[3]) + rest);
+}
+
+static void times(uint16_t *x, float factor, int n)
+{
+    int i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        put_bf16(x + i, _mm256_mul_ps(get_bf16(x + i), _mm256_set1_ps(factor)));
+    for (; i < n; i++)
+        x[i] = kn_f32_bf16(kn_bf16_f32(x[i]) * factor);
 }
 
 static void scale(const uint16_t *x, float inv, const float *weight, int n, uint16_t *y)
@@ -392,7 +471,10 @@ static float index_score(const int8_t *q, const float *q_s, const float *w, int 
 
 const struct kn__vec kn__vec_avx2 = {
     .sum_squares = sum_squares,
+    .sum_rounded_squares = sum_rounded_squares,
+    .times = times,
     .quantize = quantize,
+    .quantize_e2m1 = quantize_e2m1,
     .round = round_bf16,
     .scale = scale,
     .hc_in = hc_in,

@@ -1,5 +1,5 @@
 /* Matrix kernels for AVX-512 (F, BW, DQ, VL): 16 lanes, f32 throughout. Compiled with those flags; called only after
- * kn__isa_find has seen them. Where a build defines KN_AVX512_HEADER, its intrinsics are used (the tests' emulation). */
+ * kn__isa_find has seen them. Where a build defines KN_AVX512_HEADER, that has the intrinsics (a test's emulation). */
 #include "kernels/cpu/isa.h"
 
 #ifdef KN_AVX512_HEADER
@@ -41,7 +41,8 @@ static inline __m512 fp4_scales(const uint8_t *s)
 {
     int32_t four;
     memcpy(&four, s, sizeof four);
-    __m128i each = _mm_shuffle_epi8(_mm_set1_epi32(four), _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3));
+    const __m128i by_4 = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    __m128i each = _mm_shuffle_epi8(_mm_set1_epi32(four), by_4);
     __m512i v = _mm512_cvtepu8_epi32(each), f = _mm512_slli_epi32(v, 23);
     f = _mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(v, _mm512_setzero_si512()), f, _mm512_set1_epi32(0x00400000));
     f = _mm512_mask_blend_epi32(_mm512_cmpeq_epi32_mask(v, _mm512_set1_epi32(255)), f, _mm512_set1_epi32(0x7fc00000));

@@ -164,5 +164,5 @@ static const struct kn_backend backend_avx512 = {
 const struct kn_backend *kn_backend_cpu(void)
 {
     const char *missing;
-    return kn__isa_find(&missing) == &isa_avx512 ? &backend_avx512 : &backend_avx2; /* none: open says what is missing */
+    return kn__isa_find(&missing) == &isa_avx512 ? &backend_avx512 : &backend_avx2; /* none: open says so */
 }

@@ -8,8 +8,8 @@ static size_t padded(int64_t k)
     return (size_t)(k + KN__GROUP - 1) / KN__GROUP * KN__GROUP;
 }
 
-/* Room for KN__ROWS rows of up to FULL_WIDTH inputs; wider rows go in smaller blocks. Rows are not a power of two apart:
- * the lines of a panel would fall into few sets of the caches. */
+/* Room for KN__ROWS rows of up to FULL_WIDTH inputs; wider rows go in smaller blocks. Rows are not a power of two
+ * apart: the lines of a panel would fall into few sets of the caches. */
 enum { FULL_WIDTH = 16384, ROW_GAP = 64 };
 
 size_t kn__rows_bytes(int64_t k)

@@ -18,15 +18,15 @@
 
 enum {
     KN__GROUP = 128,    /* values that a decoding may reorder among themselves */
-    KN__K_BLOCK = 512,  /* inputs that are summed, and expanded, at a time: a tile of weights stays in the L1 cache */
+    KN__K_BLOCK = 512,  /* inputs summed and expanded at a time: a tile of weights stays in L1 */
     KN__TILE_COLS = 8,  /* outputs of a tile of weights */
     KN__FEW_MAX = 12,   /* rows up to which weights are expanded in registers, again for every few rows */
-    KN__E4M3_BIG = 134, /* weight scales from this code on are left to the kernel for many rows */
+    KN__E4M3_BIG = 134, /* weight scales from this code on: only the kernel for many rows */
     KN__POOL_MAX = 128, /* tokens of one compressed entry, 8 at ratio 4 */
 };
 
-/* Few rows, no scale of KN__E4M3_BIG or more: weights go from their stored form into registers and from there into the sums.
- * y[r][c] = sum of x[r] * w[o+c], c < n_col. */
+/* Few rows, no scale of KN__E4M3_BIG or more: weights go from their stored form into registers and from there into the
+ * sums. y[r][c] = sum of x[r] * w[o+c], c < n_col. */
 struct kn__few {
     const struct kn_mat *w;
     int64_t o;
@@ -67,8 +67,13 @@ struct kn__mat {
 struct kn__vec {
     /* sum of x^2, x bf16 [n]. */
     float (*sum_squares)(const uint16_t *x, int n);
+    /* sum of x^2, each square rounded to BF16 first, and x = BF16 of x * factor. */
+    float (*sum_rounded_squares)(const uint16_t *x, int n);
+    void (*times)(uint16_t *x, float factor, int n);
     /* Quantize one row (spec section 3): the bits of kn__act_put. */
     void (*quantize)(const uint16_t *x, int k, uint8_t *q, uint8_t *s);
+    /* Quantize one indexer entry, n a multiple of KN_INDEX_GROUP: the bits of kn__index_put. */
+    void (*quantize_e2m1)(const uint16_t *x, int n, uint8_t *q, uint8_t *s);
     /* y = BF16 of v [n]. */
     void (*round)(const float *v, int n, uint16_t *y);
     /* y = x * inv * weight, BF16 out. */

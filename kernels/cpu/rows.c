@@ -1,8 +1,10 @@
 /* The ops that work row by row and are small beside the matrices: rows over the threads. Where the body of `ref` is
  * already the right one (it rounds where the spec says, and its time does not matter), it is called as it is, per run
- * of rows: rope_angles, embed, moe_route, moe_combine, q_norm_rope. That is a choice, op by op, here and at the top
+ * of rows: rope_angles, embed, moe_route, moe_combine. That is a choice, op by op, here and at the top
  * of backend.c (window_store, moe_dispatch); no other op of this back end falls back to `ref`. */
 #include "kernels/cpu/cpu.h"
+
+#include <math.h>
 
 /* A ref body reads its scratch from a ctx: the thread's. */
 static struct kn_ctx thread_ctx(void *scratch)
@@ -42,7 +44,6 @@ BY_ROWS(moe_route, n_tok, a->logit += row * a->n_expert; a->tok = a->tok ? a->to
         a->weight += row * a->top_k;)
 BY_ROWS(moe_combine, n_tok, a->id += row * a->top_k; a->place += row * a->top_k; a->shared += row * a->d;
         a->out += row * a->d;)
-BY_ROWS(q_norm_rope, n_tok, a->cs += row * a->rope; a->q += row * a->n_head * a->dim;)
 
 /* ---- norms and quantization ---- */
 
@@ -110,10 +111,37 @@ int kn__cpu_kv_norm_rope(struct kn_ctx *ctx, const struct kn_kv_norm_rope_args *
     return 0;
 }
 
+/* RMS normalisation in BF16 throughout (spec section 5.1), then RoPE. */
+static void q_norm_rope_rows(void *arg, int64_t row, int n, void *scratch)
+{
+    const struct job *j = arg;
+    const struct kn_q_norm_rope_args *a = j->a;
+
+    (void)scratch;
+    for (int64_t i = row * a->n_head; i < (row + n) * a->n_head; i++) {
+        uint16_t *q = a->q + i * a->dim;
+        float mean = kn_round_bf16(j->isa->vec->sum_rounded_squares(q, a->dim) / (float)a->dim);
+        float inv = kn_round_bf16(1.0f / sqrtf(kn_round_bf16(mean + a->eps)));
+        j->isa->vec->times(q, inv, a->dim);
+        kn__rope(q + a->dim - a->rope, a->rope, a->cs + i / a->n_head * a->rope, 1);
+    }
+}
+
+int kn__cpu_q_norm_rope(struct kn_ctx *ctx, const struct kn_q_norm_rope_args *a)
+{
+    struct job j = {kn__cpu(ctx)->isa, a};
+
+    KN__NEED(a->rope % 2 == 0 && a->rope <= a->dim);
+    kn__rows_run(ctx, a->n_tok, 1, q_norm_rope_rows, &j);
+    return 0;
+}
+
 static void index_query_rows(void *arg, int64_t row, int n, void *scratch)
 {
-    const struct kn_index_query_args *a = ((const struct job *)arg)->a;
+    const struct job *j = arg;
+    const struct kn_index_query_args *a = j->a;
     int dim = a->dim, rope = a->rope;
+    uint8_t *scale = a->page + kn_index_scale_offset(dim, (int64_t)a->n_tok * a->n_head);
     double *tmp = scratch;
     uint16_t *x = (uint16_t *)(void *)(tmp + dim);
 
@@ -122,7 +150,7 @@ static void index_query_rows(void *arg, int64_t row, int n, void *scratch)
             x[k] = a->q[i * dim + k];
         kn__rope(x + dim - rope, rope, a->cs + i / a->n_head * rope, 1);
         kn__hadamard(x, dim, tmp);
-        kn__index_put(a->page, dim, (int64_t)a->n_tok * a->n_head, i, x);
+        j->isa->vec->quantize_e2m1(x, dim, a->page + i * (dim / 2), scale + i * (dim / KN_INDEX_GROUP));
     }
 }
 

@@ -1,5 +1,5 @@
-/* bench_linear [N_OUT N_IN [THREADS [BACKEND]]]: the op `linear` alone, per weight format and number of rows, on weights that lie in
- * memory and are too many for the caches. Prints GB/s of weights read and GFLOP/s, the best of some passes each. */
+/* bench_linear [N_OUT N_IN [THREADS [BACKEND]]]: the op `linear` alone, per weight format and number of rows, on
+ * weights that are too many for the caches. Prints GB/s of weights read and GFLOP/s, the best of some passes each. */
 #include "common/base/clock.h"
 #include "kernels/include/ops.h"
 
