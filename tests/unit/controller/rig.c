@@ -142,6 +142,7 @@ static void on_end(void *arg, struct ctl_choice *c)
     h->end = c->end;
     h->ended_at_ms = (int64_t)uv_now(&r->rig->loop);
     r->n_ended++;
+    ctl_wake(r->rig->ctl); /* a test may wait for this in a round of the loop that has nothing else to wake for */
 }
 
 static void on_redispatch(void *arg, struct ctl_choice *c)
