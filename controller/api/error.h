@@ -17,6 +17,7 @@
     X(unknown_path, 404, "invalid_request_error", NULL, 0)                                         \
     X(unknown_request, 404, "invalid_request_error", "not_found", 0)                               \
     X(conflict, 409, "conflict_error", NULL, 0)                                                    \
+    X(canceled, 400, "invalid_request_error", "canceled", 0)                                        \
     X(method, 405, "invalid_request_error", NULL, 0)                                               \
     X(queue_full, 429, "rate_limit_error", "slow_down", 1)                                         \
     X(internal, 500, "server_error", NULL, 0)                                                      \

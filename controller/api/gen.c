@@ -156,6 +156,8 @@ static void listen_to(struct api_run *run, struct api_gen *gen)
     run->gen = gen;
     run->gen_next = gen->run;
     gen->run = run;
+    if (!run->get)
+        memcpy(gen->last_hex, run->hex, sizeof gen->last_hex);
     set_detached(gen, false);
     api__run_mark(run);
 }
@@ -637,6 +639,32 @@ static struct api_gen *find_id(struct ctl_front *f, const char *tenant, const ch
         if (strcmp(gen->id, id) == 0 && strcmp(gen->tenant, tenant) == 0)
             return gen;
     return NULL;
+}
+
+static bool is_named(const struct api_gen *gen, const char *hex)
+{
+    if (strcmp(gen->kept.hex, hex) == 0 || strcmp(gen->last_hex, hex) == 0)
+        return true;
+    for (const struct api_run *run = gen->run; run; run = run->gen_next)
+        if (!run->get && strcmp(run->hex, hex) == 0)
+            return true;
+    return false;
+}
+
+bool api__gen_cancel(struct ctl_front *f, const char *tenant, const char *hex, char id[API_ID_MAX])
+{
+    for (struct api_gen *gen = hex[0] ? f->gens : NULL; gen; gen = gen->next) {
+        if (is_over(gen) || gen->fetched || strcmp(gen->tenant, tenant) != 0 || !is_named(gen, hex))
+            continue;
+        memcpy(id, gen->id, API_ID_MAX);
+        log_info(api, "canceled by a client: id=%s", gen->id);
+        gen_fail(gen, API_ERROR_canceled, "the request was canceled by a client");
+        gen->keep = false;
+        settle(gen); /* with listeners: when the last of them has been told, in this turn */
+        ctl_wake(f->ctl);
+        return true;
+    }
+    return false;
 }
 
 /* A new one of what the run has read. */

@@ -41,6 +41,7 @@ struct api_gen {
     struct api_run *run; /* listeners, through gen_next */
     struct api_state kept; /* names, and how it was first asked */
     char id[API_ID_MAX];
+    char last_hex[25]; /* name of the POST that joined last; kept.hex is that of the first */
     char tenant[TENANT_NAME_MAX];
     char *key; /* Idempotency-Key, or NULL */
     struct chat_request r;
@@ -65,6 +66,10 @@ void api__gen_get(struct api_run *run, const char *id);
 
 /* The run listens no more: may cancel and free the generation. */
 void api__gen_leave(struct api_run *run);
+
+/* End the generation that a POST with this name (24 hex digits) began or joined, whether or not somebody listens: all
+ * who do are told. *id is its id. False: no such thing runs for this tenant. */
+bool api__gen_cancel(struct ctl_front *f, const char *tenant, const char *hex, char id[API_ID_MAX]);
 
 /* After a restart, from the store: attach to it and go on. */
 void api__gen_recover(struct ctl_front *f, struct ctl_request *req);

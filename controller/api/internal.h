@@ -79,6 +79,7 @@ void api__get_status(const struct api_call *call);
 /* ---- run.c ---- */
 void api__post_chat(const struct api_call *call);
 void api__get_chat(const struct api_call *call);
+void api__post_request(const struct api_call *call); /* .../cancel */
 void api__runs_submit(struct ctl_front *f); /* from the turn: read, check, give to the back */
 void api__runs_write(struct ctl_front *f);  /* from the turn: what the events of this turn left to write */
 void api__runs_tick(struct ctl_front *f);   /* from the timer */

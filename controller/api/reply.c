@@ -64,7 +64,7 @@ void api__reply_error(struct http_exchange *x, const struct api_error *e)
         http_add_header(x, "Retry-After", retry);
     }
     /* To try again would only kill more workers, or bring the same answer. */
-    if (e->kind == API_ERROR_quarantined || e->kind == API_ERROR_conflict)
+    if (e->kind == API_ERROR_canceled || e->kind == API_ERROR_quarantined || e->kind == API_ERROR_conflict)
         http_add_header(x, "x-should-retry", "false");
     api_error_add(e, &body);
     api__reply_json(x, api_error_status(e), &body);

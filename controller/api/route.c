@@ -13,6 +13,7 @@ static const struct route {
 } routes[] = {
     {"POST", "/chat/completions", api__post_chat},
     {"GET", "/chat/completions/", api__get_chat},
+    {"POST", "/requests/", api__post_request},
     {"POST", "/runs", api__post_runs},
     {"GET", "/runs", api__get_runs},
     {"GET", "/runs/", api__get_run},

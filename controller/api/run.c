@@ -247,6 +247,38 @@ void api__get_chat(const struct api_call *call)
     enter_inbox(run);
 }
 
+void api__post_request(const struct api_call *call)
+{
+    const char *who = http_header(call->x, "Authorization"), *name = call->rest;
+    size_t n = strcspn(name, "/");
+    char tenant[TENANT_NAME_MAX], hex[25] = "", id[API_ID_MAX];
+    struct api_error e;
+    struct buf body = {0};
+
+    if (strcmp(name + n, "/cancel") != 0) {
+        api_error_set(&e, API_ERROR_unknown_path, NULL, "unknown path: %s %.200s", http_method(call->x),
+                      http_path(call->x));
+        api__reply_error(call->x, &e);
+        return;
+    }
+    if (strncmp(name, "req_", 4) == 0) {
+        name += 4;
+        n -= 4;
+    }
+    if (n == sizeof hex - 1)
+        memcpy(hex, name, n);
+    body_tenant(who ? who : http_header(call->x, "X-Api-Key"), tenant);
+    if (!api__gen_cancel(call->front, tenant, hex, id)) {
+        api_error_set(&e, API_ERROR_unknown_request, NULL, "no generation of request '%.*s' runs here",
+                      (int)(n < 60 ? n : 60), name);
+        api__reply_error(call->x, &e);
+        return;
+    }
+    buf_addf(&body, "{\"id\":\"req_%s\",\"object\":\"request\",\"status\":\"canceled\",\"generation\":\"%s\"}", hex, id);
+    api__reply_json(call->x, 200, &body);
+    buf_release(&body);
+}
+
 /* ---- to the generation ---- */
 
 void api__run_check(struct api_run *run)

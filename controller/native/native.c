@@ -43,7 +43,7 @@ struct client {
     struct call *calls;
     int64_t n_call;
     int64_t heard_ms;
-    uint64_t boot;    /* of this stay: one that was given up and comes back gets another, and asks for its calls again */
+    uint64_t boot;    /* of this stay: one that was given up and comes back gets another, and asks again */
     const char *gone; /* why it is to be given up; NULL: it is not */
 };
 

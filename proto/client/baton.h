@@ -1,4 +1,4 @@
-/* baton.h - libbaton: a client of a Baton controller over ZeroMQ.
+/* proto/client/baton.h - libbaton: a client of a Baton controller over ZeroMQ.
  *
  * A call is one request of the HTTP API (docs/spec/api.md, docs/pipelines.md): method, path, JSON body; its answer
  * comes as one reply or as a stream of events. What the library adds to HTTP:
@@ -15,8 +15,8 @@
  *
  * Functions return 0 or a BATON_E_* code with a text of one line in *err (err may be NULL).
  */
-#ifndef BATON_H
-#define BATON_H
+#ifndef PROTO_CLIENT_BATON_H
+#define PROTO_CLIENT_BATON_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -52,7 +52,7 @@ struct baton_opts {
     const char *server_key; /* CURVE: the controller's public key, Z85 (40 characters); NULL: not encrypted */
     const char *public_key, *secret_key; /* CURVE: a pair of your own; NULL: made for this connection */
     const char *api_key;    /* sent as Authorization: Bearer; NULL: none */
-    int64_t give_up_ms;     /* ms without any contact after which calls end with BATON_E_LOST; default 60,000; < 0: never */
+    int64_t give_up_ms;     /* ms without any contact after which calls end with BATON_E_LOST; 60,000; < 0: never */
 };
 
 /* One request. Strings are copied. */
@@ -75,7 +75,7 @@ enum baton_event_kind {
 struct baton_event {
     enum baton_event_kind kind;
     int status;       /* HTTP status of the answer; 200 for events */
-    const char *id;   /* of an event: give it as last_event_id to go on behind it, even in another process; "" if none */
+    const char *id;   /* of an event: as last_event_id it goes on behind it, even in another process; "" if none */
     const char *data; /* JSON text, NUL-terminated */
     size_t len;
 };
@@ -89,7 +89,8 @@ BATON_API int baton_open(const struct baton_opts *opts, struct baton **b, struct
 BATON_API void baton_close(struct baton **b);
 
 /* Begin a call. Returns at once. BATON_E_ARG, BATON_E_CLOSED. */
-BATON_API int baton_call(struct baton *b, const struct baton_request *r, struct baton_call **call, struct baton_err *err);
+BATON_API int baton_call(struct baton *b, const struct baton_request *r, struct baton_call **call,
+                         struct baton_err *err);
 
 /* The next event of the call, waiting up to timeout_ms (0: do not wait, < 0: without end). 0 and *e;
  * BATON_E_TIMEOUT; or how the call failed. */

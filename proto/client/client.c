@@ -82,6 +82,8 @@ static int check_opts(const struct baton_opts *o, struct baton_err *err)
 {
     if (!o || !o->endpoint || !o->endpoint[0])
         return baton__fail(err, BATON_E_ARG, "no endpoint; give the one that the controller prints after `native`");
+    if (o->api_key && strlen(o->api_key) + sizeof "Bearer " > BEARER_MAX)
+        return baton__fail(err, BATON_E_ARG, "the API key is longer than %zu bytes", BEARER_MAX - sizeof "Bearer ");
     if (!o->public_key != !o->secret_key)
         return baton__fail(err, BATON_E_ARG, "public_key and secret_key are a pair: give both or none");
     if (o->public_key && !o->server_key)

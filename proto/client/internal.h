@@ -25,6 +25,8 @@ enum {
     CLIENT_REPLY_BYTES_MAX = 64 << 20,
     CLIENT_RECV_MAX = 16,          /* messages read before pings and limits are looked at again */
     CLIENT_SEND_MAX = 1024,        /* messages that ZeroMQ holds unsent */
+    CLIENT_LINGER_MS = 500,        /* baton_close waits so long for messages to go out */
+    BEARER_MAX = 512,              /* "Bearer " and an API key, with NUL */
 };
 
 /* A thing to hand out. */

@@ -120,12 +120,22 @@ static void drop(struct baton_call *c)
     send_msg(c->b, &m, &err);
 }
 
+/* Fields written: 0 or 1. */
+static size_t add_bearer(const struct baton *b, char text[BEARER_MAX], struct nat_field *field)
+{
+    if (!b->api_key)
+        return 0;
+    snprintf(text, BEARER_MAX, "Bearer %s", b->api_key);
+    *field = (struct nat_field){"Authorization", text};
+    return 1;
+}
+
 /* Each time under a tag of its own: what is still under way from the time before is told apart by it. */
 static void ask(struct baton_call *c, int64_t now_ms)
 {
     struct baton *b = c->b;
     struct nat_field field[5];
-    char bearer[512];
+    char bearer[BEARER_MAX];
     struct nat_msg m = {.kind = NAT_call,
                         .call = {.method = c->method, .path = c->path, .field = field,
                                  .body = c->body ? c->body : "", .n_body = c->body_len}};
@@ -142,10 +152,7 @@ static void ask(struct baton_call *c, int64_t now_ms)
         field[n++] = (struct nat_field){"Idempotency-Key", c->key};
     if (c->last_id.len)
         field[n++] = (struct nat_field){"Last-Event-ID", c->last_id.data};
-    if (b->api_key) {
-        snprintf(bearer, sizeof bearer, "Bearer %s", b->api_key);
-        field[n++] = (struct nat_field){"Authorization", bearer};
-    }
+    n += add_bearer(b, bearer, &field[n]);
     m.call.n_field = n;
     if (send_msg(b, &m, &err)) {
         c->state = CALL_OPEN;
@@ -160,23 +167,32 @@ static void ask(struct baton_call *c, int64_t now_ms)
 /* Nobody knows the library's key: a generation that goes on under it would do so for nobody. */
 static void cancel(struct baton_call *c)
 {
-    char path[256];
-    struct nat_msg m = {.kind = NAT_call, .call = {.tag = ++c->b->tag, .method = "POST", .path = path, .body = ""}};
+    char path[256], bearer[BEARER_MAX];
+    struct nat_field field;
+    struct nat_msg m = {.kind = NAT_call,
+                        .call = {.tag = ++c->b->tag, .method = "POST", .path = path, .field = &field, .body = ""}};
     struct err err;
 
+    m.call.n_field = add_bearer(c->b, bearer, &field);
     snprintf(path, sizeof path, "/v1/requests/%s/cancel", c->request_id);
     send_msg(c->b, &m, &err); /* its answer has a tag that no call has: it is dropped */
+}
+
+/* Nobody wants the rest: tell the controller. */
+static void leave(struct baton_call *c)
+{
+    if (!c->b->up || (c->state != CALL_OPEN && c->state != CALL_PAUSED))
+        return;
+    if (c->own_key && c->request_id[0])
+        cancel(c);
+    drop(c);
 }
 
 static void end_closed(struct baton_call *c)
 {
     struct baton *b = c->b;
 
-    if (b->up && (c->state == CALL_OPEN || c->state == CALL_PAUSED)) {
-        if (c->own_key && c->request_id[0])
-            cancel(c);
-        drop(c);
-    }
+    leave(c);
     baton__call_unlink(c);
     baton__call_free(c);
     b->refs--; /* the user's own is still there: this thread runs */
@@ -386,6 +402,10 @@ void *baton__line_main(void *arg)
         keep_line(b, now_ms);
         serve_calls(b, now_ms);
     }
+    for (struct baton_call *c = b->calls; c; c = c->next)
+        leave(c);
+    if (b->dealer) /* what was just said gets a moment to go out */
+        set_int(b->dealer, ZMQ_LINGER, CLIENT_LINGER_MS);
     for (struct baton_call *c = b->calls; c; c = c->next)
         baton__call_end(c, BATON_E_CLOSED, "the client was closed");
     pthread_mutex_unlock(&b->lock);

@@ -1,12 +1,13 @@
 /* Proves without a store: one key is one generation for all who ask while it runs, another body is refused, another
  * tenant is somebody else; a hang-up cancels unless a key or `store` keeps it, up to detached_max; a listener can
- * come back by key and by id, behind any event. How: real HTTP against the front on a scripted back. With a store:
+ * come back by key and by id, behind any event; a request is canceled by its x-request-id, and its listeners told. How: real HTTP against the front on a scripted back. With a store:
  * tests/e2e/durable.py.
  */
 #include "common/base/check.h"
 #include "tests/unit/controller/api/rig.h"
 #include "tests/unit/test.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -164,9 +165,95 @@ static void test_back_behind_an_event(void **state)
     rig_close(&rig);
 }
 
+/* Ask for the end of what has this x-request-id; the answer's status. */
+static int cancel(struct rig *rig, const char *id, const char *headers, const char *then)
+{
+    char at[160];
+    struct answer a;
+    int fd = rig_dial(rig);
+
+    snprintf(at, sizeof at, "/v1/requests/%s/%s", id, then);
+    rig_send(fd, "POST", at, headers, "");
+    rig_read(fd, &a);
+    int status = a.status;
+    if (status == 200)
+        assert_non_null(strstr(a.body.data, "\"status\":\"canceled\",\"generation\":\"chatcmpl-"));
+    else
+        assert_non_null(strstr(a.body.data, "\"error\""));
+    answer_release(&a);
+    close(fd);
+    return status;
+}
+
+static void request_id(const struct buf *raw, char id[64])
+{
+    copy_after(raw->data, "x-request-id: ", id, 64);
+    id[strcspn(id, "\r")] = 0;
+    assert_memory_equal(id, "req_", 4);
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_open(NULL);
+    struct buf raw = {0}, second = {0}, rest = {0};
+    struct answer a;
+    char id[64], id2[64];
+
+    rig_script(rig, &stuck);
+    /* Two who listen: both are told. */
+    int fd = begin(rig, KEY("k"), BODY("\"stream\":true,"), &raw);
+    int joined = begin(rig, KEY("k"), BODY("\"stream\":true,"), &second);
+    request_id(&raw, id);
+    request_id(&second, id2);
+    assert_string_not_equal(id, id2);
+    assert_int_equal(cancel(rig, "req_0123456789abcdef01234567", NULL, "cancel"), 404);
+    assert_int_equal(cancel(rig, "req_", NULL, "cancel"), 404);
+    assert_int_equal(cancel(rig, id, NULL, "cancels"), 404);
+    assert_int_equal(cancel(rig, id, "Authorization: Bearer b\r\n", "cancel"), 404); /* somebody else's */
+    assert_int_equal(rig_n_dropped(rig), 0);
+    assert_int_equal(cancel(rig, id2, NULL, "cancel"), 200);
+    rig_read_until(fd, &rest, "\"canceled\"");
+    assert_non_null(strstr(rest.data, "the request was canceled by a client"));
+    buf_clear(&rest);
+    assert_true(rig_read_until(joined, &rest, "\"canceled\""));
+    while (rig_n_dropped(rig) < 1)
+        usleep(1000);
+    assert_int_equal(cancel(rig, id, NULL, "cancel"), 404); /* it does not run any more */
+    close(fd);
+    close(joined);
+    /* Its client is gone; the id without its prefix. */
+    buf_clear(&raw);
+    close(begin(rig, KEY("gone"), BODY("\"stream\":true,"), &raw));
+    request_id(&raw, id);
+    usleep(50000);
+    assert_int_equal(rig_n_dropped(rig), 1); /* it goes on */
+    assert_int_equal(cancel(rig, id + 4, NULL, "cancel"), 200);
+    while (rig_n_dropped(rig) < 2)
+        usleep(1000);
+    /* One who waits for the whole answer gets a status. */
+    buf_clear(&raw);
+    fd = begin(rig, KEY("w"), BODY("\"stream\":true,"), &raw);
+    request_id(&raw, id);
+    int whole = rig_dial(rig);
+    rig_send(whole, "POST", path, KEY("w"), BODY("\"stream\":false,"));
+    usleep(20000);
+    assert_int_equal(cancel(rig, id, NULL, "cancel"), 200);
+    rig_read(whole, &a);
+    assert_int_equal(a.status, 400);
+    assert_non_null(strstr(a.head.data, "x-should-retry: false"));
+    answer_release(&a);
+    close(whole);
+    close(fd);
+    buf_release(&raw);
+    buf_release(&second);
+    buf_release(&rest);
+    rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_key_is_one_generation), cmocka_unit_test(test_hang_up),
-                                       cmocka_unit_test(test_back_behind_an_event)};
+                                       cmocka_unit_test(test_back_behind_an_event), cmocka_unit_test(test_cancel)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
