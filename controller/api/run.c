@@ -274,7 +274,8 @@ void api__post_request(const struct api_call *call)
         api__reply_error(call->x, &e);
         return;
     }
-    buf_addf(&body, "{\"id\":\"req_%s\",\"object\":\"request\",\"status\":\"canceled\",\"generation\":\"%s\"}", hex, id);
+    buf_addf(&body, "{\"id\":\"req_%s\",\"object\":\"request\",\"status\":\"canceled\",\"generation\":\"%s\"}", hex,
+             id);
     api__reply_json(call->x, 200, &body);
     buf_release(&body);
 }

@@ -623,6 +623,16 @@ static int take_limits(struct up_config *c, int *argc, char **argv, struct err *
     return 0;
 }
 
+/* What the table of flags cannot say. */
+static int check_config(const struct up_config *c, struct err *err)
+{
+    if (c->engine && strcmp(c->engine, "sim") != 0 && strcmp(c->engine, "model") != 0)
+        return err_set(err, ERR_ARG, "--engine is model or sim, not '%s'", c->engine);
+    if (!up_is_sim(c) && !c->model_dir)
+        return err_set(err, ERR_ARG, "--model DIR is missing");
+    return 0;
+}
+
 int cli_up_main(int argc, char **argv)
 {
     struct up_config c = {.n_worker = 1, .host = "127.0.0.1", .port = 8080};
@@ -681,12 +691,8 @@ int cli_up_main(int argc, char **argv)
 
     if (status >= 0)
         return status;
-    if (c.engine && strcmp(c.engine, "sim") != 0 && strcmp(c.engine, "model") != 0) {
-        fprintf(stderr, "baton up: --engine is model or sim, not '%s'\n", c.engine);
-        return CLI_USAGE;
-    }
-    if (!up_is_sim(&c) && !c.model_dir) {
-        fprintf(stderr, "baton up: --model DIR is missing\n");
+    if (check_config(&c, &err)) {
+        cli_fail("up", &err);
         return CLI_USAGE;
     }
     if (die_with_parent) {

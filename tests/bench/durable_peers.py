@@ -2,8 +2,8 @@
 """The pipeline of durable.py (three no-op steps) in other durable engines; prints one JSON line.
 
   durable_peers.py dbos|langgraph-sync --dir DIR [-c 1] [--secs 4]
-Run it with a Python that has the engine: pip install dbos langgraph langgraph-checkpoint-sqlite. Both keep their state in
-SQLite in DIR, with their defaults; langgraph with durability "sync".
+Run it with a Python that has the engine: pip install dbos langgraph langgraph-checkpoint-sqlite. Both keep their
+state in SQLite in DIR, with their defaults; langgraph with durability "sync".
 """
 import argparse
 import json

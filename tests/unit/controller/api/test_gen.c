@@ -1,7 +1,7 @@
 /* Proves without a store: one key is one generation for all who ask while it runs, another body is refused, another
  * tenant is somebody else; a hang-up cancels unless a key or `store` keeps it, up to detached_max; a listener can
- * come back by key and by id, behind any event; a request is canceled by its x-request-id, and its listeners told. How: real HTTP against the front on a scripted back. With a store:
- * tests/e2e/durable.py.
+ * come back by key and by id, behind any event; a request is canceled by its x-request-id, and its listeners told.
+ * How: real HTTP against the front on a scripted back. With a store: tests/e2e/durable.py.
  */
 #include "common/base/check.h"
 #include "tests/unit/controller/api/rig.h"
