@@ -170,7 +170,9 @@ def kill_once(s, rng, log, want, span, with_worker):
     for run, answer in zip(runs, answers):
         check(answer["state"] == "done", f"{run}: {answer['state']} {answer['error']}")
         check(answer["output"] == want["output"], f"{run}: output {answer['output']}, undisturbed {want['output']}")
-        check(answer["usage"] == want["usage"], f"{run}: usage {answer['usage']}, undisturbed {want['usage']}")
+        # What a worker's prefix cache had differs from life to life; what was computed for the client does not.
+        got, expected = ({k: v for k, v in u.items() if k != "cached_tokens"} for u in (answer["usage"], want["usage"]))
+        check(got == expected, f"{run}: usage {got}, undisturbed {expected}")
         done = {}
         for _, e in split_events(events_text(s, run)):
             if e.get("state") == "done" and e["type"] == "step":
