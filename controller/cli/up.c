@@ -39,6 +39,7 @@ struct up {
     struct ward controller, worker[UP_WORKERS_MAX];
     char url[ADDRESS_MAX];          /* "http://HOST:PORT", empty until the controller said it */
     char endpoint[ADDRESS_MAX];     /* where workers connect */
+    char native[ADDRESS_MAX];       /* of native clients; empty: none, or not said yet */
     char store[CLI_PATH_MAX];       /* where the controller keeps what it may not lose */
     bool store_own;                 /* a file of this process alone: removed at the end */
     uv_timer_t poll, limit;
@@ -136,6 +137,8 @@ static int start_controller(struct up *u, struct err *err)
     add_text(&a, "--workers", u->endpoint[0] ? u->endpoint : "tcp://127.0.0.1:*");
     add_text(&a, "--store", u->store);
     add_text(&a, "--commit", c->commit);
+    add_text(&a, "--native", u->native[0] ? u->native : c->native);
+    add_text(&a, "--native-key", c->native_key);
     for (int64_t i = 0; i < c->n_limit; i++)
         add_text(&a, "--limit", c->limit[i]);
     add_text(&a, "--log-level", c->log_level);
@@ -210,7 +213,7 @@ static void on_health_done(uv_work_t *work, int status)
         return;
     u->ready_said = true;
     uv_timer_stop(&u->poll);
-    printf("ready %s\n", u->url);
+    printf("ready %s%s%s\n", u->url, u->native[0] ? " native " : "", u->native);
     if (fflush(stdout) != 0)
         say("baton up: ", "cannot write to stdout: %s", strerror(errno));
 }
@@ -242,16 +245,17 @@ static void on_limit(uv_timer_t *timer)
     stop(u, CLI_FAILED);
 }
 
-/* "ready http://HOST:PORT workers tcp://..." on the controller's stdout: where it can be reached. */
+/* "ready http://HOST:PORT workers tcp://... [native tcp://...]" on the controller's stdout: where it can be reached. */
 static bool read_ready(struct up *u, const char *line)
 {
-    char url[ADDRESS_MAX], endpoint[ADDRESS_MAX];
+    char url[ADDRESS_MAX], endpoint[ADDRESS_MAX], native[ADDRESS_MAX] = "";
 
-    if (sscanf(line, "ready %255s workers %255s", url, endpoint) != 2)
+    if (sscanf(line, "ready %255s workers %255s native %255s", url, endpoint, native) < 2)
         return false;
     bool first = !u->url[0];
     strcpy(u->url, url);
     strcpy(u->endpoint, endpoint);
+    strcpy(u->native, native); /* with its port: a restarted controller must get it again */
     if (!first || u->stopping)
         return true;
     uv_timer_stop(&u->limit);
@@ -630,7 +634,16 @@ static int check_config(const struct up_config *c, struct err *err)
         return err_set(err, ERR_ARG, "--engine is model or sim, not '%s'", c->engine);
     if (!up_is_sim(c) && !c->model_dir)
         return err_set(err, ERR_ARG, "--model DIR is missing");
+    if (c->native_key && !c->native)
+        return err_set(err, ERR_ARG, "--native-key is for --native ENDPOINT, which is missing");
     return 0;
+}
+
+/* False if the parent has gone before the kernel could be asked to tell. */
+static bool follow_parent(void)
+{
+    pid_t parent = getppid();
+    return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == parent;
 }
 
 int cli_up_main(int argc, char **argv)
@@ -669,6 +682,10 @@ int cli_up_main(int argc, char **argv)
                  "$XDG_STATE_HOME/baton"},
         {"commit", FLAG_STR, &c.commit, "POLICY",
          .help = "what is in the store before a client sees it: token (default), token-fsync, request, off"},
+        {"native", FLAG_STR, &c.native, "ENDPOINT",
+         .help = "where native clients (libbaton) connect, as tcp://127.0.0.1:7070; default: nowhere"},
+        {"native-key", FLAG_STR, &c.native_key, "FILE",
+         .help = "CURVE key of that endpoint, made if there is none; needed to listen to other machines"},
         {"limit", FLAG_STR, &limit, "NAME=VALUE",
          .help = "a limit of the controller (baton-controller --help lists them); may be repeated"},
         {"log-level", FLAG_STR, &c.log_level, "L", .help = "error, warn, info or debug"},
@@ -695,11 +712,5 @@ int cli_up_main(int argc, char **argv)
         cli_fail("up", &err);
         return CLI_USAGE;
     }
-    if (die_with_parent) {
-        pid_t parent = getppid();
-        prctl(PR_SET_PDEATHSIG, SIGTERM);
-        if (getppid() != parent)
-            return CLI_FAILED;
-    }
-    return up_run(&c);
+    return die_with_parent && !follow_parent() ? CLI_FAILED : up_run(&c);
 }

@@ -5,11 +5,11 @@
  * Limits:   UP_WORKERS_MAX workers; UP_START_MS for the controller to come up; UP_STOP_MS for a graceful stop, then
  *           SIGKILL; restarts wait CHILD_BACKOFF_MS..CHILD_BACKOFF_MS_MAX (child.h).
  *
- * stdout gets exactly one line, "ready http://HOST:PORT", when the controller answers and a worker is ready. All
- * else, the children's lines included ("[w0] ..."), goes to stderr. A controller that dies is started again on its
- * ports, and goes on with what its store has. A worker that dies is started again, unless its status says that
- * another start would end the same way (usage, broken checkpoint, refused by the controller): then its reason is
- * shown, and when no worker is left `up` ends with 1.
+ * stdout gets exactly one line, "ready http://HOST:PORT" (and " native ENDPOINT", where asked for), when the
+ * controller answers and a worker is ready. All else, the children's lines included ("[w0] ..."), goes to stderr. A
+ * controller that dies is started again on its ports, and goes on with what its store has. A worker that dies is
+ * started again, unless its status says that another start would end the same way (usage, broken checkpoint, refused
+ * by the controller): then its reason is shown, and when no worker is left `up` ends with 1.
  */
 #ifndef CONTROLLER_CLI_UP_H
 #define CONTROLLER_CLI_UP_H
@@ -45,6 +45,7 @@ struct up_config {
     const char *profile;
     const char *store;    /* path, postgresql:// URL or "off"; NULL: a file of this port, see up_store_path() */
     const char *commit;
+    const char *native, *native_key; /* endpoint for native clients and the file of its key; NULL: none */
     const char *limit[UP_LIMITS_MAX]; /* "NAME=VALUE", handed to the controller */
     int64_t n_limit;
 };

@@ -330,8 +330,9 @@ static void read_monitor(struct baton *b, int64_t now_ms)
             ask_all(b, now_ms);
             break;
         case ZMQ_EVENT_DISCONNECTED:
+            snprintf(b->trouble, sizeof b->trouble, "the connection ended%s",
+                     b->up ? "" : " in its handshake: keys that do not fit, or one side is not encrypted");
             b->up = false;
-            snprintf(b->trouble, sizeof b->trouble, "the connection ended");
             break;
         case ZMQ_EVENT_CONNECT_RETRIED:
             if (!b->trouble[0])
@@ -339,8 +340,8 @@ static void read_monitor(struct baton *b, int64_t now_ms)
             break;
         default:
             b->up = false;
-            snprintf(b->trouble, sizeof b->trouble, "the handshake failed: %s",
-                     b->server_key ? "wrong keys" : "the controller wants an encrypted line (server_key)");
+            snprintf(b->trouble, sizeof b->trouble,
+                     "the handshake failed: keys that do not fit, or one side is not encrypted");
             break;
         }
     }

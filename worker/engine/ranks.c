@@ -65,12 +65,13 @@ static struct timespec in_ms(int ms)
     return t;
 }
 
-static bool are_back(const struct eng__group *g, uint64_t n)
+/* The first rank that has not ended step n; -1: all have. */
+static int first_missing(const struct eng__group *g, uint64_t n)
 {
     for (int i = 0; i < g->eng->caps.n_ranks; i++)
         if (atomic_load(&g->ended[i]) < n)
-            return false;
-    return true;
+            return i;
+    return -1;
 }
 
 static uint64_t beats(const struct eng *e)
@@ -92,7 +93,7 @@ static void await_ranks(struct eng__group *g, uint64_t n)
     int64_t since = clock_mono_ns(), ended_at = 0;
     uint64_t beat = beats(e);
 
-    while (!are_back(g, n)) {
+    for (int late; (late = first_missing(g, n)) >= 0;) {
         struct timespec until = in_ms(LOOK_MS);
         struct err why = {0};
         sem_clockwait(&g->done, CLOCK_MONOTONIC, &until);
@@ -105,7 +106,8 @@ static void await_ranks(struct eng__group *g, uint64_t n)
             beat = beats(e);
             since = now;
         } else if (now - since > ((int64_t)e->rank_deadline_ms + GRACE_MS) * 1000000) {
-            err_set(&why, ERR_TIMEOUT, "no rank has got on within %d ms", e->rank_deadline_ms);
+            err_set(&why, ERR_TIMEOUT, "rank %d is not back from the step within %d ms, and no other has got on",
+                    late, e->rank_deadline_ms);
             ep->ops->give_up(ep, &why);
         }
     }
@@ -130,7 +132,7 @@ int eng__group_step(struct eng *e, struct err *err)
     rc = e->end[0]->ops->state(e->end[0], &why);
     ASSERT(rc != 0); /* who fails says so to the group */
     e->is_rank_lost = rc == ERR_TIMEOUT;
-    e->is_stuck = !are_back(g, n);
+    e->is_stuck = first_missing(g, n) >= 0;
     return err_set(err, rc == ERR_GPU ? rc : ERR_STATE, "%s", why.text);
 }
 
