@@ -304,7 +304,7 @@ def detached():
     return f"a plain one was canceled after {gone * 1000:.0f} ms"
 
 
-def one_of_many(s, i, n_token, want, down):
+def one_of_many(s, i, n_token, want, down, **more):
     """A client of the killed: it comes back until it has everything. Returns how often it had to."""
     sampling = {"temperature": 1, "seed": 5000 + i} if i % 2 else GREEDY
     headers = {"Idempotency-Key": f"{down['trial']}-{i}"}
@@ -313,7 +313,8 @@ def one_of_many(s, i, n_token, want, down):
         check(time.monotonic() - began < 60 * SCALE, f"stream {i}: not whole after 60 s")
         try:
             if stream is None:
-                stream = Stream(s.url, n_token, prompt=f"Stream number {i}, please.", headers=headers, **sampling)
+                stream = Stream(s.url, n_token, prompt=f"Stream number {i}, please.", headers=headers,
+                                **sampling, **more)
             else:
                 back += 1
                 stream.resume(s.url)
