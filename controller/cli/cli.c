@@ -134,6 +134,10 @@ int cli_run(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
         return show_help(argc - 2, argv + 2);
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("baton " BATON_VERSION);
+        return CLI_GOOD;
+    }
     const struct command *c = find(argc - 1, argv + 1, &n_word);
     if (!c)
         return unknown(argc - 1, argv + 1);

@@ -123,7 +123,8 @@ def curve():
             check(os.stat(key).st_mode & 0o777 == 0o600, "others may read the secret key")
             with client(s, body(20), server_key=public) as p:
                 check_numbers(whole(p))
-            for wrong, says in (("rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "handshake"), (None, "handshake"), ("short", "40 Z85")):
+            stranger = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+            for wrong, says in ((stranger, "handshake"), (None, "handshake"), ("short", "40 Z85")):
                 env = {"server_key": wrong} if wrong else {}
                 with client(s, body(20), give_up_ms=500, **env) as p:
                     code = p.wait(20)

@@ -46,7 +46,8 @@ def effect(log, once):
     """A command that appends its effect token to a file, and answers with what it was given. once: it looks first."""
     append = f'echo "$BATON_EFFECT_TOKEN" >> {log}'
     if once:
-        append = f'exec 9>>{log}.lock; flock 9; grep -qxF "$BATON_EFFECT_TOKEN" {log} 2>/dev/null || {append}; exec 9>&-'
+        known = f'grep -qxF "$BATON_EFFECT_TOKEN" {log} 2>/dev/null'
+        append = f'exec 9>>{log}.lock; flock 9; {known} || {append}; exec 9>&-'
     return ["/bin/sh", "-c", f'{append}; echo "{{\\"step\\": \\"$BATON_STEP\\", \\"sum\\": \\"$(cksum)\\"}}"']
 
 
@@ -151,8 +152,8 @@ def same_run(got, want, what):
 # ---- who dies ----
 
 def done_tools(path, name):
-    """(run, path) of the trial's tools that are done in the store of a dead controller. A copy is read: who opens the file
-    itself does the recovery that is to be tested."""
+    """(run, path) of the trial's tools that are done in the store of a dead controller. A copy is read: who opens the
+    file itself does the recovery that is to be tested."""
     with tempfile.TemporaryDirectory(prefix="baton-trials-") as d:
         for end in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
