@@ -91,9 +91,10 @@ static void test_hello_backs_off(void **state)
     router_close(&r);
 }
 
-static struct wrk_link *join(struct router *r)
+/* few: as router_open_with. */
+static struct wrk_link *join_with(struct router *r, int few)
 {
-    router_open(r, "tcp://127.0.0.1:*");
+    router_open_with(r, "tcp://127.0.0.1:*", few);
     struct wrk_link *l = start(r->endpoint);
     router_expect(r, MSG_hello);
     router_welcome(r, 5, 20);
@@ -103,6 +104,11 @@ static struct wrk_link *join(struct router *r)
     assert_int_equal(cmd->m.kind, MSG_ping);
     wrk_cmd_free(&cmd);
     return l;
+}
+
+static struct wrk_link *join(struct router *r)
+{
+    return join_with(r, 0);
 }
 
 static void test_commands_at_the_limit(void **state)
@@ -146,7 +152,7 @@ static void test_output_at_the_limit(void **state)
     struct err err = {0};
     int rc = 0, n = 0;
     (void)state;
-    struct wrk_link *l = join(&r);
+    struct wrk_link *l = join_with(&r, 8);
     uint64_t stay = wrk_link_stay(l);
     for (int i = 0; i < N_TOK; i++)
         token[i].n_top = 20;
