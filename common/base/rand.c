@@ -33,3 +33,17 @@ void rand_bytes(void *out, size_t n)
         n -= take;
     }
 }
+
+void rand_hex(char *out, size_t n)
+{
+    static const char digit[] = "0123456789abcdef";
+
+    /* The bytes lie in the second half: each is read before its own digits reach it. */
+    rand_bytes(out + n, n);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char byte = (unsigned char)out[n + i];
+        out[2 * i] = digit[byte >> 4];
+        out[2 * i + 1] = digit[byte & 15];
+    }
+    out[2 * n] = '\0';
+}

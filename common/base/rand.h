@@ -10,4 +10,7 @@
 /* Fill out[n] from getrandom(2). Never fails: a kernel without random bytes ends the process. */
 void rand_bytes(void *out, size_t n);
 
+/* n random bytes as 2 * n hex digits and a NUL. */
+void rand_hex(char *out, size_t n);
+
 #endif

@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/rand.h"
 #include "common/mem/mem.h"
 #include "common/text/jsonmake.h"
 #include "controller/agent/agent_internal.h"
@@ -16,21 +17,6 @@
 static int64_t loop_ms(const struct agent *a)
 {
     return (int64_t)uv_now(ctl_loop(a->ctl));
-}
-
-static void random_hex(char *out, int n_byte)
-{
-    static const char digit[] = "0123456789abcdef";
-    unsigned char raw[32];
-
-    ASSERT(n_byte <= (int)sizeof raw);
-    if (uv_random(NULL, NULL, raw, (size_t)n_byte, 0, NULL) != 0)
-        BUG("the system has no random bytes");
-    for (int i = 0; i < n_byte; i++) {
-        out[2 * i] = digit[raw[i] >> 4];
-        out[2 * i + 1] = digit[raw[i] & 15];
-    }
-    out[2 * n_byte] = '\0';
 }
 
 /* ---- plans ---- */
@@ -290,15 +276,14 @@ static uint64_t io_random(void *arg)
     uint64_t v;
 
     (void)arg;
-    if (uv_random(NULL, NULL, &v, sizeof v, 0, NULL) != 0)
-        BUG("the system has no random bytes");
+    rand_bytes(&v, sizeof v);
     return v;
 }
 
 static void io_token(void *arg, char out[AGENT_TOKEN_MAX])
 {
     (void)arg;
-    random_hex(out, (AGENT_TOKEN_MAX - 1) / 2);
+    rand_hex(out, (AGENT_TOKEN_MAX - 1) / 2);
 }
 
 static const struct agent_io io = {
@@ -514,7 +499,7 @@ int agent_create(struct agent *a, const struct agent_new *n, struct agent_live *
     if (!rc) {
         /* Time in front: new rows lie side by side in the store's indexes. */
         snprintf(id + 4, sizeof id - 4, "%011" PRIx64, (uint64_t)clock_wall_ms() & 0xfffffffffff);
-        random_hex(id + 15, 7);
+        rand_hex(id + 15, 7);
         struct agent_live *live = live_new(a, id, n->plan, inputs, clock_wall_ms());
         snprintf(live->tenant, sizeof live->tenant, "%s", n->tenant);
         live->key = n->key ? mem_strdup(n->key) : NULL;

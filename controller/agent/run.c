@@ -1,6 +1,7 @@
 #include "controller/agent/run.h"
 
 #include "common/base/check.h"
+#include "common/base/hash.h"
 #include "common/mem/mem.h"
 #include "common/text/jsonmake.h"
 #include "controller/agent/plan/generate.h"
@@ -42,11 +43,7 @@ const char *agent_effect_token(const char *run, const char *path, char out[STORE
 /* The path is hashed (FNV-1a, 64 bits) because an id has room for 63 bytes and the index of a choice. */
 const char *agent_request_id(const char *run, const char *path, int attempt, char out[STORE_ID_MAX])
 {
-    uint64_t h = 0xcbf29ce484222325u;
-
-    for (const char *p = path; *p; p++)
-        h = (h ^ (unsigned char)*p) * 0x100000001b3u;
-    snprintf(out, STORE_ID_MAX, "%.32s-%016" PRIx64 "-%d", run, h, attempt);
+    snprintf(out, STORE_ID_MAX, "%.32s-%016" PRIx64 "-%d", run, fnv1a_str(path), attempt);
     return out;
 }
 

@@ -10,15 +10,7 @@
 
 void api__make_id(char hex[25])
 {
-    static const char digit[] = "0123456789abcdef";
-    unsigned char raw[12];
-
-    rand_bytes(raw, sizeof raw);
-    for (int i = 0; i < 12; i++) {
-        hex[2 * i] = digit[raw[i] >> 4];
-        hex[2 * i + 1] = digit[raw[i] & 15];
-    }
-    hex[24] = 0;
+    rand_hex(hex, 12);
 }
 
 /* A page in a browser may read our answers only if it comes from this machine: there are no keys, and anything else

@@ -1,5 +1,6 @@
 /* controller/cli/run.c - `baton run`: a pipeline file and its inputs to a run of the controller, watched to its end. */
 #include "common/base/check.h"
+#include "common/base/rand.h"
 #include "common/text/json.h"
 #include "controller/agent/plan/pipeline.h"
 #include "controller/cli/cli.h"
@@ -9,7 +10,6 @@
 
 #include <string.h>
 #include <unistd.h>
-#include <uv.h>
 
 enum { PATH_MAX_TEXT = 256, KEY_BYTES = 16 };
 
@@ -45,16 +45,12 @@ static int print_output(const char *base, const char *id, struct err *err)
 /* Create the run. Its key is random: a lost answer is asked for again and gives the same run. */
 static int create(const char *base, const struct buf *body, struct buf *id, struct err *err)
 {
-    unsigned char raw[KEY_BYTES];
     char key[2 * KEY_BYTES + 1];
     struct arena arena = {0};
     const struct json *run;
     struct buf answer = {0};
 
-    if (uv_random(NULL, NULL, raw, sizeof raw, 0, NULL) != 0)
-        return err_set(err, ERR_IO, "the system has no random bytes");
-    for (int i = 0; i < KEY_BYTES; i++)
-        snprintf(key + 2 * i, 3, "%02x", raw[i]);
+    rand_hex(key, KEY_BYTES);
     int rc = follow_call(base, "/v1/runs", body, key, &answer, err);
     if (rc == ERR_TIMEOUT)
         rc = follow_call(base, "/v1/runs", body, key, &answer, err);

@@ -1,6 +1,7 @@
 #include "controller/link/link.h"
 
 #include "common/base/check.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/ds/uvzmq.h"
 #include "common/mem/arena.h"
@@ -118,20 +119,11 @@ static void refuse(struct ctl_link *l, const struct envelope *e, enum msg_refuse
         log_debug(link, "a refusal was not sent: %s", err.text);
 }
 
-/* FNV-1a of a routing id. */
-static uint64_t route_hash(const unsigned char *route, size_t n)
-{
-    uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ route[i]) * 1099511628211u;
-    return h;
-}
-
 /* A worker that wakes up may have a hundred stale messages under way: one refusal per heartbeat interval is enough,
  * and more would reach it after its next Welcome. */
 static bool may_refuse(struct ctl_link *l, const struct envelope *e)
 {
-    uint64_t h = route_hash(e->route, e->n_route);
+    uint64_t h = fnv1a(FNV1A_START, e->route, e->n_route);
     struct fence *f = &l->fence[h % FENCE_SLOTS];
 
     if (f->hash == h && l->now_ms - f->at_ms < l->opts.heartbeat_ms)
@@ -143,7 +135,7 @@ static bool may_refuse(struct ctl_link *l, const struct envelope *e)
 /* A peer that said Hello is told at once when it is fenced the next time. */
 static void forget_refusal(struct ctl_link *l, const struct envelope *e)
 {
-    uint64_t h = route_hash(e->route, e->n_route);
+    uint64_t h = fnv1a(FNV1A_START, e->route, e->n_route);
     if (l->fence[h % FENCE_SLOTS].hash == h)
         l->fence[h % FENCE_SLOTS] = (struct fence){0};
 }

@@ -1,6 +1,7 @@
 #include "controller/sched/sched.h"
 
 #include "common/base/check.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/mem/mem.h"
 #include "controller/sched/choose.h"
@@ -47,9 +48,7 @@ struct ctl_sched {
 
 static struct ctl_choice **bucket_of(struct ctl_sched *s, const char *name)
 {
-    uint64_t h = 14695981039346656037u; /* FNV-1a */
-    for (; *name; name++)
-        h = (h ^ (unsigned char)*name) * 1099511628211u;
+    uint64_t h = fnv1a_str(name);
     return &s->bucket[(h ^ h >> 32) % NAME_BUCKETS];
 }
 

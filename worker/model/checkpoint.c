@@ -1,6 +1,7 @@
 #include "worker/model/checkpoint.h"
 
 #include "common/base/check.h"
+#include "common/base/hash.h"
 #include "common/mem/arena.h"
 #include "common/mem/mem.h"
 #include "common/text/json.h"
@@ -442,14 +443,6 @@ size_t mdl_ckpt_n_file(const struct mdl_ckpt *ckpt)
  * is one page each of 3,000 tensors of Flash; a page of all 69,000 would take minutes from a slow disk. */
 enum { SMALL_BYTES = 4096, PIECE_BYTES = 256, EXPERT_SAMPLE = 64 };
 
-static uint64_t mix(uint64_t h, const void *data, size_t n)
-{
-    const unsigned char *p = data;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ p[i]) * 0x100000001b3u; /* FNV-1a */
-    return h;
-}
-
 static uint64_t mix_i64(uint64_t h, int64_t v)
 {
     h ^= (uint64_t)v;
@@ -513,23 +506,23 @@ static uint64_t mix_config(uint64_t h, const struct mdl_config *c)
 
 static uint64_t mix_tensor(uint64_t h, const struct mdl_tensor *t)
 {
-    h = mix(h, t->name, strlen(t->name) + 1);
-    h = mix(h, mdl_dtype_name(t->dtype), strlen(mdl_dtype_name(t->dtype)) + 1);
+    h = fnv1a(h, t->name, strlen(t->name) + 1);
+    h = fnv1a(h, mdl_dtype_name(t->dtype), strlen(mdl_dtype_name(t->dtype)) + 1);
     h = mix_i64(h, t->n_dim);
     for (int i = 0; i < t->n_dim; i++)
         h = mix_i64(h, t->dim[i]);
-    uint64_t name_hash = mix(0xcbf29ce484222325u, t->name, strlen(t->name));
+    uint64_t name_hash = fnv1a(FNV1A_START, t->name, strlen(t->name));
     name_hash ^= name_hash >> 32;
     if (strstr(t->name, ".experts.") && name_hash % EXPERT_SAMPLE != 0)
         return h;
     if (t->n_bytes <= SMALL_BYTES)
-        return mix(h, t->data, t->n_bytes);
-    return mix(h, (const char *)t->data + name_hash % (t->n_bytes - PIECE_BYTES), PIECE_BYTES);
+        return fnv1a(h, t->data, t->n_bytes);
+    return fnv1a(h, (const char *)t->data + name_hash % (t->n_bytes - PIECE_BYTES), PIECE_BYTES);
 }
 
 uint64_t mdl_ckpt_fingerprint(const struct mdl_ckpt *ckpt)
 {
-    uint64_t h = mix_config(0xcbf29ce484222325u, &ckpt->cfg);
+    uint64_t h = mix_config(FNV1A_START, &ckpt->cfg);
 
     for (size_t i = 0; i < ckpt->n; i++)
         h = mix_tensor(h, &ckpt->entry[i].tensor);

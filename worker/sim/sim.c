@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/mem/buf.h"
 #include "common/mem/mem.h"
 #include "common/text/tok_sim.h"
@@ -96,9 +97,7 @@ static void heap_remove(struct sim *s, const struct seq *q)
 
 static struct seq **bucket_of(struct sim *s, const char *request)
 {
-    uint64_t h = 14695981039346656037u; /* FNV-1a */
-    for (; *request; request++)
-        h = (h ^ (unsigned char)*request) * 1099511628211u;
+    uint64_t h = fnv1a_str(request);
     return &s->bucket[(h ^ h >> 32) % BUCKETS];
 }
 

@@ -4,6 +4,7 @@
 #include "tests/unit/test.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,26 @@ static void long_runs_are_filled(void **state)
     assert_in_range(n_zero, 0, 40); /* 4 are expected; 40 would be a miracle, or a part that was not filled */
 }
 
+static void hex_is_hex(void **state)
+{
+    char a[2 * 300 + 1], b[2 * 12 + 1], again[2 * 12 + 1], none[1] = {'x'};
+    bool seen[16] = {0};
+    (void)state;
+    memset(a, '?', sizeof a);
+    rand_hex(a, 300);
+    assert_int_equal(strlen(a), 600);
+    assert_int_equal(strspn(a, "0123456789abcdef"), 600);
+    for (int i = 0; i < 600; i++)
+        seen[a[i] <= '9' ? a[i] - '0' : a[i] - 'a' + 10] = true;
+    for (int i = 0; i < 16; i++)
+        assert_true(seen[i]);
+    rand_hex(b, 12);
+    rand_hex(again, 12);
+    assert_string_not_equal(b, again);
+    rand_hex(none, 0);
+    assert_string_equal(none, "");
+}
+
 static void *other(void *arg)
 {
     rand_bytes(arg, 64);
@@ -60,7 +81,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_differ),
-        cmocka_unit_test(long_runs_are_filled),
+        cmocka_unit_test(long_runs_are_filled), cmocka_unit_test(hex_is_hex),
         cmocka_unit_test(threads_have_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
