@@ -3,6 +3,7 @@
 
 #include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/base/log.h"
 #include "common/mem/mem.h"
 
@@ -138,34 +139,9 @@ static struct ctl_request *make_request(struct agent_effect *e, int64_t max_outp
     struct ctl_request *q = ctl_request_new(1);
 
     snprintf(q->id, sizeof q->id, "%s", e->request);
-    q->prompt = r->prompt.id;
-    q->n_prompt = (int64_t)r->prompt.n;
-    r->prompt = (struct tok_ids){0};
-    q->sampling = (struct msg_sampling){
-        .temperature = (float)r->temperature,
-        .top_p = (float)r->top_p,
-        .min_p = (float)r->min_p,
-        .top_k = (int32_t)r->top_k,
-        .presence_penalty = (float)r->presence_penalty,
-        .frequency_penalty = (float)r->frequency_penalty,
-        .repetition_penalty = (float)r->repetition_penalty,
-        .seed = (uint64_t)r->seed,
-        .n_bias = r->n_bias,
-        .bias = r->bias,
-    };
-    r->bias = NULL;
-    if (!r->has_seed) { /* a pure function of the request's name: the same after a restart */
-        uint64_t h = 0xcbf29ce484222325u;
-        for (const char *p = e->request; *p; p++)
-            h = (h ^ (unsigned char)*p) * 0x100000001b3u;
-        q->sampling.seed = h;
-    }
+    /* Without a seed of the plan's one that is a function of the request's name: the same after a restart. */
+    chat_request_give(r, r->has_seed ? (uint64_t)r->seed : fnv1a_str(e->request), q);
     q->max_output = max_output;
-    q->min_output = r->min_tokens;
-    q->ignore_eos = r->ignore_eos;
-    q->n_stop_id = r->n_stop_id;
-    memcpy(q->stop_id, r->stop_id, sizeof q->stop_id);
-    q->priority = (int32_t)-(r->priority + r->tier_priority);
     q->origin = CTL_ORIGIN_agent;
     q->keep = true;
     snprintf(q->tenant, sizeof q->tenant, "%s", e->live->tenant);

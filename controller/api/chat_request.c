@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "common/mem/mem.h"
 #include "controller/api/fields.h"
+#include "controller/ledger/request.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -338,4 +339,29 @@ int chat_request_read(struct chat_request *r, const struct chat_request_rules *r
         arena_release(&r->arena);
     r->rules = NULL;
     return 0;
+}
+
+void chat_request_give(struct chat_request *r, uint64_t seed, struct ctl_request *q)
+{
+    q->prompt = r->prompt.id;
+    q->n_prompt = (int64_t)r->prompt.n;
+    r->prompt = (struct tok_ids){0};
+    q->sampling = (struct msg_sampling){
+        .temperature = (float)r->temperature,
+        .top_p = (float)r->top_p,
+        .min_p = (float)r->min_p,
+        .top_k = (int32_t)r->top_k,
+        .presence_penalty = (float)r->presence_penalty,
+        .frequency_penalty = (float)r->frequency_penalty,
+        .repetition_penalty = (float)r->repetition_penalty,
+        .seed = seed,
+        .n_bias = r->n_bias,
+        .bias = r->bias,
+    };
+    r->bias = NULL;
+    q->min_output = r->min_tokens;
+    q->ignore_eos = r->ignore_eos;
+    q->n_stop_id = r->n_stop_id;
+    memcpy(q->stop_id, r->stop_id, sizeof q->stop_id);
+    q->priority = (int32_t)-(r->priority + r->tier_priority); /* ours: higher goes first */
 }

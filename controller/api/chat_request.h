@@ -28,6 +28,8 @@ struct chat_request_rules {
     int64_t n_choices_max;
 };
 
+struct ctl_request;
+
 struct chat_request {
     /* as the client said, or the default */
     int64_t max_completion_tokens, max_tokens; /* 0: absent */
@@ -68,6 +70,10 @@ void chat_request_release(struct chat_request *r);
 /* Read, check, render and tokenize body[0..len). 0, or ERR_ARG and *e. */
 int chat_request_read(struct chat_request *r, const struct chat_request_rules *rules, const char *body, size_t len,
                       struct api_error *e);
+
+/* Move prompt and biases into q and set what both agree about: sampling with this seed, least output, stop ids,
+ * priority. The caller sets the rest: names, max_output, n_top, deadline, events. */
+void chat_request_give(struct chat_request *r, uint64_t seed, struct ctl_request *q);
 
 /* Tokens the client allows, 0 if it did not say. */
 int64_t chat_request_max_tokens(const struct chat_request *r);

@@ -341,24 +341,6 @@ static uint64_t random_seed(void)
     return seed;
 }
 
-static void set_sampling(struct ctl_request *q, struct chat_request *r)
-{
-    q->sampling = (struct msg_sampling){
-        .temperature = (float)r->temperature,
-        .top_p = (float)r->top_p,
-        .min_p = (float)r->min_p,
-        .top_k = (int32_t)r->top_k,
-        .presence_penalty = (float)r->presence_penalty,
-        .frequency_penalty = (float)r->frequency_penalty,
-        .repetition_penalty = (float)r->repetition_penalty,
-        .seed = r->has_seed ? (uint64_t)r->seed : random_seed(),
-        .n_top = (int32_t)r->top_logprobs,
-        .n_bias = r->n_bias,
-        .bias = r->bias,
-    };
-    r->bias = NULL;
-}
-
 static struct ctl_request *make_request(struct api_gen *gen, int64_t max_output)
 {
     struct chat_request *r = &gen->r;
@@ -378,16 +360,9 @@ static struct ctl_request *make_request(struct api_gen *gen, int64_t max_output)
     q->key = gen->key ? mem_strdup(gen->key) : NULL;
     memcpy(q->body_hash, r->body_hash, sizeof q->body_hash);
     q->created_ms = gen->created_s * 1000;
-    q->prompt = r->prompt.id;
-    q->n_prompt = (int64_t)r->prompt.n;
-    r->prompt = (struct tok_ids){0};
-    set_sampling(q, r);
+    chat_request_give(r, r->has_seed ? (uint64_t)r->seed : random_seed(), q);
+    q->sampling.n_top = (int32_t)r->top_logprobs;
     q->max_output = max_output;
-    q->min_output = r->min_tokens;
-    q->ignore_eos = r->ignore_eos;
-    q->n_stop_id = r->n_stop_id;
-    memcpy(q->stop_id, r->stop_id, sizeof q->stop_id);
-    q->priority = (int32_t)-(r->priority + r->tier_priority); /* ours: higher goes first */
     q->deadline_ms = gen->deadline_ms;
     q->events = &gen_events;
     q->arg = gen;
