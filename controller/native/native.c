@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/base/rand.h"
 #include "common/ds/uvzmq.h"
 #include "common/mem/mem.h"
 #include "controller/http/exchange.h"
@@ -44,6 +45,7 @@ struct client {
     int64_t n_call;
     int64_t heard_ms;
     uint64_t boot;    /* of this stay: one that was given up and comes back gets another, and asks again */
+    bool dirty;       /* one of its calls has something to send */
     const char *gone; /* why it is to be given up; NULL: it is not */
 };
 
@@ -59,7 +61,6 @@ struct native_server {
     uint64_t boot; /* of the last stay; begins at random, so that two servers differ */
     struct arena arena; /* of the message being handled */
     bool stalled;       /* something waits for ZeroMQ */
-    bool reading;       /* in on_readable: clients are not freed */
     int n_open;         /* handles not closed */
     void (*on_closed)(void *arg);
     void *closed_arg;
@@ -204,8 +205,20 @@ static void carrier_begin(struct http_exchange *x, int status, const char *conte
     struct call *k = x->owner;
 
     k->status = status;
+    k->client->dirty = true;
     if (content_type)
         buf_add_str(&k->type, content_type);
+}
+
+static void carrier_write(struct http_exchange *x, const void *data, size_t n)
+{
+    struct call *k = x->owner;
+    struct client *c = k->client;
+
+    if (x->no_body || c->gone)
+        return;
+    buf_add(&k->out, data, n);
+    c->dirty = true;
 }
 
 static void carrier_end(struct http_exchange *x)
@@ -214,6 +227,7 @@ static void carrier_end(struct http_exchange *x)
 
     x->on_gone = NULL;
     k->ended = k->complete = true;
+    k->client->dirty = true;
 }
 
 static void carrier_reply(struct http_exchange *x, int status, const char *content_type, const void *body, size_t len)
@@ -231,6 +245,7 @@ static void carrier_abort(struct http_exchange *x)
     struct call *k = x->owner;
 
     k->ended = true;
+    k->client->dirty = true;
 }
 
 static size_t carrier_unsent(const struct http_exchange *x)
@@ -238,8 +253,6 @@ static size_t carrier_unsent(const struct http_exchange *x)
     const struct call *k = x->owner;
     return k->out.len;
 }
-
-static void carrier_write(struct http_exchange *x, const void *data, size_t n);
 
 static const struct http_carrier carrier = {carrier_reply, carrier_begin, carrier_write,
                                             carrier_end,   carrier_abort, carrier_unsent};
@@ -439,20 +452,16 @@ static void on_readable(void *arg, int max)
         ;
 }
 
-static void carrier_write(struct http_exchange *x, const void *data, size_t n)
-{
-    struct call *k = x->owner;
-    struct client *c = k->client;
-
-    if (x->no_body || c->gone)
-        return;
-    buf_add(&k->out, data, n);
-}
-
 /* ---- the turn ---- */
+
+static bool has_unsent(const struct call *k)
+{
+    return k->status || k->out.len || k->ended;
+}
 
 static void flush_client(struct native_server *s, struct client *c)
 {
+    c->dirty = false;
     for (struct call *k = c->calls, *next; k && !c->gone; k = next) {
         next = k->next;
         if (call_flush(s, k))
@@ -465,8 +474,10 @@ static void flush_client(struct native_server *s, struct client *c)
             buf_clear(&k->out);
             if (on_gone)
                 on_gone(k->x.gone_arg);
-            call_flush(s, k);
+            if (call_flush(s, k))
+                continue;
         }
+        c->dirty |= has_unsent(k);
     }
 }
 
@@ -475,7 +486,8 @@ void native_flush(struct native_server *s)
     s->stalled = false;
     for (struct client *c = s->clients, *next; c; c = next) {
         next = c->next;
-        flush_client(s, c);
+        if (c->dirty)
+            flush_client(s, c);
         if (c->gone)
             client_drop(s, c);
     }
@@ -506,9 +518,8 @@ static void set_timer(struct native_server *s)
 bool native_is_flushed(const struct native_server *s)
 {
     for (const struct client *c = s->clients; c; c = c->next)
-        for (const struct call *k = c->calls; k; k = k->next)
-            if (k->status || k->out.len || k->ended)
-                return false;
+        if (c->dirty)
+            return false;
     return true;
 }
 
@@ -629,8 +640,7 @@ int native_open(uv_loop_t *loop, const struct native_opts *opts, struct native_s
 
     s->loop = loop;
     s->opts = *opts;
-    if (uv_random(NULL, NULL, &s->boot, sizeof s->boot, 0, NULL) != 0)
-        BUG("the system has no random bytes");
+    rand_bytes(&s->boot, sizeof s->boot);
     int rc = open_socket(s, err);
     if (!rc)
         rc = uvzmq_open(loop, s->router, NATIVE_RECV_MAX, on_readable, s, &s->bridge, err);

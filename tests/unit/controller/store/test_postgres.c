@@ -70,7 +70,6 @@ static void test_lost_sessions(void **state)
     char url[512];
     struct rig r;
     struct seen seen;
-    struct err err;
 
     cluster_database(url, sizeof url);
     rig_init(&r, url);
@@ -84,11 +83,8 @@ static void test_lost_sessions(void **state)
     }
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
-    rig_init(&r, url);
-    assert_int_equal(rig_open(&r, &err), 0);
-    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.request[0].n_tok[0], 10);
-    rig_close(&r);
 }
 
 static void test_crash_of_the_server(void **state)
@@ -97,7 +93,6 @@ static void test_crash_of_the_server(void **state)
     char url[512];
     struct rig r;
     struct seen seen;
-    struct err err;
 
     cluster_database(url, sizeof url);
     rig_init(&r, url);
@@ -111,11 +106,8 @@ static void test_crash_of_the_server(void **state)
     assert_true(rig_wait(&r, put_tokens(&r, "a", 0, 10, 5, STORE_LAZY)));
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
-    rig_init(&r, url);
-    assert_int_equal(rig_open(&r, &err), 0);
-    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.request[0].n_tok[0], 15);
-    rig_close(&r);
 }
 
 /* More than one page of requests comes back, in order and with its tokens. */
@@ -195,11 +187,8 @@ static void test_silent_leader_is_fenced(void **state)
     assert_true(rig_wait(&new, put_tokens(&new, "a", 0, 3, 1, STORE_LAZY)));
     assert_int_equal(new.n_refused, 0);
     rig_close(&new);
-    rig_init(&new, url);
-    assert_int_equal(rig_open(&new, &err), 0);
-    assert_int_equal(seen_load(new.store, STORE_LOAD_all, &seen, &err), 0);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.request[0].n_tok[0], 4);
-    rig_close(&new);
 }
 
 /* The epoch alone fences: the old session lives and is in order, only the row has moved on. */
@@ -366,7 +355,6 @@ static void test_take_over_after_sigstop(void **state)
     struct rig r;
     struct word w = {0}, last = {0};
     struct seen seen;
-    struct err err;
     uint64_t epoch;
     int64_t n_acknowledged = 0, n;
     int fd, status;
@@ -394,11 +382,8 @@ static void test_take_over_after_sigstop(void **state)
     assert_true(rig_wait(&r, put_tokens(&r, "a", 0, n + 9, 1, STORE_LAZY)));
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
-    rig_init(&r, url);
-    assert_int_equal(rig_open(&r, &err), 0);
-    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    suite_look(url, STORE_LOAD_all, &seen);
     assert_int_equal(seen.request[0].n_tok[0], n + 10);
-    rig_close(&r);
 }
 
 static int tear_down(void **state)

@@ -241,7 +241,6 @@ static void fill_up(const char *path, void (*make_room)(void *), void *arg)
 {
     struct rig r;
     struct seen seen;
-    struct err err;
     int64_t n = 0;
     uint64_t seq, acknowledged;
 
@@ -274,11 +273,8 @@ static void fill_up(const char *path, void (*make_room)(void *), void *arg)
     assert_true(rig_wait_state(&r, STORE_STATE_ready));
     assert_int_equal(r.n_refused, 0);
     rig_close(&r);
-    rig_init(&r, path);
-    assert_int_equal(rig_open(&r, &err), 0);
-    assert_int_equal(seen_load(r.store, STORE_LOAD_all, &seen, &err), 0);
+    suite_look(path, STORE_LOAD_all, &seen);
     assert_int_equal(seen.request[0].n_tok[0], n + 1);
-    rig_close(&r);
 }
 
 static void raise_limit(void *arg)
